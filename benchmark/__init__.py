@@ -1,0 +1,1 @@
+"""Who measures: suite, plan, run, score, statistics."""

@@ -1,0 +1,1 @@
+"""Who explains: one file per method."""

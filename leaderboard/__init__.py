@@ -1,0 +1,1 @@
+"""Who shows: rows and the static site."""

@@ -1,0 +1,1 @@
+"""What is explained, and the truth: pairs, front end, masks, detectors."""

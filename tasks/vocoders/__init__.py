@@ -1,0 +1,1 @@
+"""One file per vocoder: each copies a recording so that only the vocoder's artifacts differ."""
