@@ -3,7 +3,7 @@
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from xaibench.registry import REGISTRIES
+from xaibench.registry import REGISTRIES, Registry
 
 if TYPE_CHECKING:
     from xaibench.benchmark.run import run
@@ -28,7 +28,7 @@ def load(kind: str, spec: str, **options: Any) -> Any:
     return _registry(kind).load(spec, **options)
 
 
-def _registry(kind: str) -> Any:
+def _registry(kind: str) -> Registry:
     plural = kind if kind in REGISTRIES else f"{kind}s"
     if plural not in REGISTRIES:
         raise ValueError(f"kind must be one of {', '.join(REGISTRIES)}, got {kind!r}; use for example 'explainers'")

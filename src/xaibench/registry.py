@@ -56,7 +56,8 @@ class Registry:
         """Map the names found in the package's source to their modules."""
         spec = importlib.util.find_spec(self.package)
         found: dict[str, str] = {}
-        for root in (Path(p) for p in (spec.submodule_search_locations or []) if spec):
+        folders = (spec.submodule_search_locations or []) if spec else []
+        for root in map(Path, folders):
             for path in sorted(root.rglob("*.py")):
                 parts = path.relative_to(root).with_suffix("").parts
                 module = ".".join((self.package, *(p for p in parts if p != "__init__")))
@@ -101,7 +102,9 @@ class Registry:
         except XaibenchError:
             raise
         except ImportError as error:
-            raise MissingExtraError(f"{self.kind} {name!r} needs {error.name or error}, which is not installed; see `xaibench doctor`") from error
+            raise MissingExtraError(
+                f"{self.kind} {name!r} needs {error.name or error}, which is not installed; see `xaibench doctor`"
+            ) from error
         except Exception as error:  # a broken plugin must not take the others with it
             raise PluginError(f"{self.kind} {name!r} failed to load: {type(error).__name__}: {error}; mend or uninstall it") from error
         if name not in self._loaded:
@@ -161,7 +164,9 @@ def coerce(value: Any, annotation: Any, label: str) -> Any:
         if kind == "float":
             return float(value)
     except (KeyError, ValueError) as error:
-        raise UnknownNameError(f"option {label} must be a {kind}, got {value!r}; write for example {label}={'true' if kind == 'bool' else '1'}") from error
+        raise UnknownNameError(
+            f"option {label} must be a {kind}, got {value!r}; write for example {label}={'true' if kind == 'bool' else '1'}"
+        ) from error
     parse = getattr(annotation, "parse", None)
     return parse(value) if parse else value
 

@@ -25,6 +25,7 @@ Polarity = Literal["signed", "magnitude"]
 Need = Literal["gradients", "logits", "references", "training_pairs"]
 Split = Literal["train", "dev", "test"]
 Weights = dict[str, Tensor]
+Generators = Sequence[torch.Generator] | torch.Generator | None
 
 
 def content_hash(value: Any) -> str:
@@ -100,7 +101,7 @@ class Explainer(ABC):
         detector: Detector,
         *,
         references: Tensor | None = None,
-        generator: Sequence[torch.Generator] | torch.Generator | None = None,
+        generator: Generators = None,
     ) -> Tensor:
         """Attribute the detector's spoof log-odds to the time-frequency grid.
 
@@ -124,6 +125,14 @@ class Explainer(ABC):
         skipped = {f.name for f in fields(self) if not f.metadata.get("config", True)}
         return {k: v for k, v in asdict_shallow(self).items() if k not in skipped}
 
+    def bind(self, task: "Task", pair: "Pair") -> "Explainer":
+        """Return the explainer as the harness uses it on this task: methods fitted per task load their tables or weights here.
+
+        The pair is given so that a table can leave its speaker out; nothing else of it may be used.
+        """
+        del task, pair
+        return self
+
     def state_hash(self) -> str:
         """Hash fitted state (tables, weights); empty for methods that have none."""
         return ""
@@ -139,12 +148,10 @@ class TrainableExplainer(Explainer):
 
 def asdict_shallow(instance: Any) -> dict[str, Any]:
     """Return a dataclass as a dict, nested dataclasses as dicts, other values untouched."""
-    return {
-        f.name: asdict(v) if hasattr(v := getattr(instance, f.name), "__dataclass_fields__") else v for f in fields(instance)
-    }
+    return {f.name: asdict(v) if hasattr(v := getattr(instance, f.name), "__dataclass_fields__") else v for f in fields(instance)}
 
 
-def clip_generators(generator: Sequence[torch.Generator] | torch.Generator | None, batch: int) -> list[torch.Generator]:
+def clip_generators(generator: Generators, batch: int) -> list[torch.Generator]:
     """Return one generator per clip; ``None`` gives every clip the same fixed seed.
 
     Raises:
@@ -154,7 +161,10 @@ def clip_generators(generator: Sequence[torch.Generator] | torch.Generator | Non
         return [torch.Generator().manual_seed(0) for _ in range(batch)]
     generators = [generator] if isinstance(generator, torch.Generator) else list(generator)
     if len(generators) != batch:
-        raise ValueError(f"generator must hold one torch.Generator per clip ({batch}), got {len(generators)}; pass a list, so that a batch equals its singles")
+        raise ValueError(
+            f"generator must hold one torch.Generator per clip ({batch}), got {len(generators)}; "
+            "pass a list, so that a batch equals its singles"
+        )
     return generators
 
 

@@ -1,0 +1,34 @@
+# make run: the main job.  make test: the tests.  Both make their own environment first.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: run test test-all check bench clean
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,vocode,train,xcheck]'
+	touch $@
+
+run: $(VENV)/.installed
+	$(BIN)/xaibench run --explainer specsegdiff
+
+test: $(VENV)/.installed-dev
+	$(BIN)/pytest
+
+test-all: $(VENV)/.installed-dev
+	$(BIN)/pytest -m "not gpu"
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

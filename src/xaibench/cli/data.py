@@ -1,0 +1,49 @@
+"""`xaibench data`: bring audio that is not in the package to this machine, checked by hash."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xaibench.errors import UnknownNameError
+
+app = typer.Typer(help="Get, make and check corpora.", no_args_is_help=True)
+
+
+@app.command("get")
+def get(
+    name: Annotated[str, typer.Argument(help="public_pairs")],
+    source: Annotated[Path | None, typer.Option("--from", help="take files that are already in this folder instead of downloading")] = None,
+    dest: Annotated[Path | None, typer.Option(help="where to put them; default: the cache (XAIBENCH_CACHE)")] = None,
+) -> None:
+    """Download a corpus from its homes: hash-checked, resampled to 16 kHz, resumable."""
+    from xaibench.cli.progress import download_bar
+
+    if name != "public_pairs":
+        raise UnknownNameError(
+            f"name must be a corpus that can be fetched (public_pairs), got {name!r}; `xaibench info task {name}` says where others live"
+        )
+    from xaibench.tasks.corpora.download import get_public_pairs
+
+    with download_bar(f"get {name}") as advance:
+        folder = get_public_pairs(dest, source_dir=source, progress=advance)
+    typer.echo(f"{name} is ready in {folder}")
+
+
+@app.command("make")
+def make(
+    name: Annotated[str, typer.Argument(help="minivoc")] = "minivoc",
+    jobs: Annotated[int, typer.Option(help="processes")] = 2,
+    limit: Annotated[int | None, typer.Option(help="only the first utterances, to try it out")] = None,
+    out: Annotated[Path | None, typer.Option(help="where to put them; default: the cache (XAIBENCH_CACHE)")] = None,
+) -> None:
+    """Make the train split of the embedded corpus again (needs espeak-ng and the extra [vocode])."""
+    from xaibench.cli.progress import download_bar
+
+    if name != "minivoc":
+        raise UnknownNameError(f"name must be a corpus that can be made (minivoc), got {name!r}; `xaibench list tasks` shows all")
+    from xaibench.tasks.corpora.minivoc.make import make_train
+
+    with download_bar(f"make {name}") as advance:
+        folder = make_train(out, jobs=jobs, limit=limit, progress=advance)
+    typer.echo(f"the train split of {name} is ready in {folder}")

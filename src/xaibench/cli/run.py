@@ -1,0 +1,65 @@
+"""`xaibench run`: the main job."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def run(
+    explainer: Annotated[
+        list[str] | None, typer.Option("--explainer", "-e", help="NAME or NAME:option=value,...; repeat for several")
+    ] = None,
+    task: Annotated[list[str] | None, typer.Option("--task", "-t", help="NAME or NAME:option=value; repeat for several")] = None,
+    detector: Annotated[str | None, typer.Option(help="detector to explain; default: the task's own")] = None,
+    detector_weights: Annotated[Path | None, typer.Option(help="checkpoint of the detector")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="clips per task, counted before the gate on the twins' gap")] = None,
+    full: Annotated[bool, typer.Option("--full", help="every clip, every occluder, all steps, instead of the quick tier")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="run folder; default: runs/<id> in the working directory, the same for the same command")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="seed of everything random")] = 0,
+    jobs: Annotated[int | None, typer.Option(min=1, help="worker processes; default: one for each processor")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+    retry_errors: Annotated[bool, typer.Option("--retry-errors", help="try failed explanations again")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="start over instead of going on")] = False,
+    report: Annotated[bool, typer.Option("--report/--no-report", help="write the HTML leaderboard at the end")] = True,
+) -> None:
+    """Explain, score and rank: prints the table with intervals and controls and writes the HTML leaderboard.
+
+    The same command goes on where it was interrupted. Controls always run beside your explainers and cannot be removed.
+    """
+    from xaibench.benchmark.run import run as benchmark
+    from xaibench.cli.progress import run_bar
+
+    with run_bar() as progress:
+        results = benchmark(
+            explainers=explainer or [],
+            tasks=task or ["minivoc"],
+            detector=detector,
+            detector_weights=str(detector_weights) if detector_weights else None,
+            limit=limit,
+            full=full,
+            out=out,
+            seed=seed,
+            jobs=jobs,
+            device=device,
+            retry_errors=retry_errors,
+            fresh=fresh,
+            progress=progress,
+        )
+    _show(results.path)
+    if report:
+        from xaibench.leaderboard.site import build
+
+        typer.echo(f"\nreport: {build(results.path).resolve().as_uri()}")
+
+
+def _show(path: Path) -> None:
+    from rich.console import Console
+
+    from xaibench.leaderboard.rows import terminal_tables
+
+    console = Console()
+    for part in terminal_tables(path):
+        console.print(part)

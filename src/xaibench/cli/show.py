@@ -1,0 +1,98 @@
+"""`xaibench list` and `xaibench info`: what there is, without importing it unless asked."""
+
+import inspect
+from dataclasses import fields, is_dataclass
+from typing import Annotated, Any
+
+import typer
+
+from xaibench.errors import UnknownNameError, XaibenchError
+from xaibench.registry import REGISTRIES, Registry
+
+
+def list_plugins(
+    kind: Annotated[str, typer.Argument(help="explainers, detectors, tasks, vocoders or metrics; all if omitted")] = "",
+    check: Annotated[bool, typer.Option("--check", help="also import each one and say what is broken")] = False,
+) -> None:
+    """List the names of everything that can be plugged in."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("kind", "name", *(["state"] if check else []), box=None, pad_edge=False)
+    for plural, registry in REGISTRIES.items():
+        if kind in ("", plural, registry.kind):
+            for name in registry.names():
+                table.add_row(registry.kind, name, *([_state(registry, name)] if check else []))
+    if not table.row_count:
+        raise UnknownNameError(f"kind must be one of {', '.join(REGISTRIES)}, got {kind!r}; use for example `xaibench list explainers`")
+    Console().print(table)
+
+
+def _state(registry: Registry, name: str) -> str:
+    try:
+        registry.get(name)
+    except XaibenchError as error:
+        return f"failed to load: {error}"
+    return "ok"
+
+
+def info(
+    kind: Annotated[str, typer.Argument(help="explainer, detector, task, vocoder or metric")],
+    name: Annotated[str, typer.Argument(help="its name, see `xaibench list`")],
+) -> None:
+    """Explain one plugin: what it is, where it comes from, its options with their defaults."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    registry = REGISTRIES.get(kind) or REGISTRIES.get(f"{kind}s")
+    if registry is None:
+        raise UnknownNameError(
+            f"kind must be one of {', '.join(REGISTRIES)}, got {kind!r}; use for example `xaibench info explainer energy`"
+        )
+    target = registry.get(name)
+    console = Console(highlight=False)
+    console.print(f"[bold]{escape(name)}[/]  ({registry.kind})\n{escape(inspect.getdoc(target) or '')}\n")
+    console.print(Table.grid(padding=(0, 2)))
+    for label, value in _facts(target):
+        console.print(f"[dim]{label:12}[/] {escape(value)}")
+    options = _options(target)
+    if options.row_count:
+        console.print(options)
+
+
+def _facts(target: Any) -> list[tuple[str, str]]:
+    """Return what a class declares about itself, in words."""
+    known = (
+        "title",
+        "reference",
+        "version",
+        "licence",
+        "polarity",
+        "needs",
+        "deterministic",
+        "control",
+        "oracle",
+        "kind",
+        "recipes",
+        "default_detector",
+    )
+    facts = []
+    for key in known:
+        value = getattr(target, key, None)
+        if value not in (None, "", frozenset()) and not callable(value):
+            text = ", ".join(sorted(map(str, value))) if isinstance(value, frozenset | tuple) else str(value)
+            facts.append((key, text))
+    return facts
+
+
+def _options(target: Any) -> Any:
+    from rich.table import Table
+
+    table = Table("option", "type", "default", title="options", title_justify="left", box=None, pad_edge=False)
+    if is_dataclass(target):
+        for option in fields(target):
+            if option.init and option.metadata.get("config", True):
+                kind = option.type if isinstance(option.type, str) else getattr(option.type, "__name__", str(option.type))
+                table.add_row(option.name, kind, str(option.default))
+    return table
