@@ -1,0 +1,347 @@
+"""Artifact truth: where a vocoded clip differs from its real twin, by named and versioned recipes.
+
+After Grinberg et al. 2025 (arXiv:2506.03425, eq. 2 as publicly re-implemented). With magnitudes M + f (s: spoof, b: bona fide),
+f = ``floor`` x the largest magnitude of both twins, and G the separable Gaussian of 3 frames x 11 bins, variance 3 x 5, reflect padding:
+
+    rel-linear  |G(Ms) - G(Mb)| / (|G(Mb)| + eps)          abs-linear  |G(Ms) - G(Mb)|
+    rel-log     the same on ln(M + eps)                    abs-log     |G(ln Ms) - G(ln Mb)|
+    symmetric   |G(Ms) - G(Mb)| / (G(Ms) + G(Mb) + eps)
+
+The mask is the top 5 % of the valid cells by rank, an exact count; ties are broken by a fixed permutation and counted.
+Twins are expected aligned and level-matched (``tasks/alignment.py``).
+"""
+
+import difflib
+import math
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xaibench.errors import UnknownNameError
+from xaibench.tasks.spectrogram import DEFAULT_STFT, STFTConfig, magnitude, valid_cells
+from xaibench.types import Clip, content_hash
+
+Domain = Literal["rel-linear", "rel-log", "abs-log", "abs-linear", "symmetric"]
+DOMAINS: tuple[Domain, ...] = ("rel-linear", "rel-log", "abs-log", "abs-linear", "symmetric")
+IDENTICAL = 1e-5
+"""Twins whose magnitudes differ by less than this share of their sum (-100 dB: rounding) are one recording; their mask is empty."""
+
+
+@dataclass(frozen=True)
+class MaskRecipe:
+    """One definition of the truth; a new definition gets a new name."""
+
+    name: str
+    domain: Domain
+    floor: float = 0.0
+    """Added to both magnitudes, as a share of the largest magnitude of both twins: 0.001 is -60 dB."""
+    density: float = 0.05
+    """Share of the valid cells that the mask holds."""
+    kernel_frames: int = 3
+    kernel_bins: int = 11
+    variance_frames: float = 3.0
+    variance_bins: float = 5.0
+    swap_axes: bool = False
+    """Read the paper's 3 x 11 as 3 bins x 11 frames (variance likewise)."""
+    eps: float = 1e-8
+    scale: float = 1.0
+    """Factor on the magnitudes; matters for ``rel-log`` alone, which is singular where the scaled magnitude is 1."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that define no mask."""
+        if self.domain not in DOMAINS:
+            raise ValueError(f"domain must be one of {', '.join(DOMAINS)}, got {self.domain!r}; see docs/masks.md")
+        if not 0 < self.density < 1:
+            raise ValueError(f"density must be between 0 and 1, got {self.density}; use 0.05")
+        for label, size in (("kernel_frames", self.kernel_frames), ("kernel_bins", self.kernel_bins)):
+            if size < 1 or size % 2 == 0:
+                raise ValueError(f"{label} must be odd and positive, got {size}; use 1 for no smoothing")
+        for label, value in (
+            ("variance_frames", self.variance_frames),
+            ("variance_bins", self.variance_bins),
+            ("eps", self.eps),
+            ("scale", self.scale),
+        ):
+            if not value > 0:
+                raise ValueError(f"{label} must be positive, got {value}; keep the default")
+        if self.floor < 0:
+            raise ValueError(f"floor must be at least 0, got {self.floor}; use 0.001 for -60 dB")
+
+    def content_hash(self) -> str:
+        """Hash of all fields: two recipes with equal hashes give equal masks."""
+        return content_hash(asdict(self))
+
+    def kernels(self) -> tuple[Tensor, Tensor]:
+        """Return the normalised kernels along frames and along bins."""
+        frames = _gaussian(self.kernel_frames, self.variance_frames)
+        bins = _gaussian(self.kernel_bins, self.variance_bins)
+        return (bins, frames) if self.swap_axes else (frames, bins)
+
+
+_PAPER = MaskRecipe("grinberg-rel-linear-v1", "rel-linear")
+_SYMMETRIC = MaskRecipe("symmetric-v1", "symmetric")
+RECIPES: dict[str, MaskRecipe] = {
+    r.name: r
+    for r in (
+        replace(_SYMMETRIC, name="sym-floor60-v1", floor=1e-3),
+        _PAPER,
+        replace(_PAPER, name="rel-linear-swapped-v1", swap_axes=True),
+        replace(_PAPER, name="rel-linear-unsmoothed-v1", kernel_frames=1, kernel_bins=1),
+        replace(_PAPER, name="rel-linear-floor60-v1", floor=1e-3),
+        MaskRecipe("rel-log-v1", "rel-log"),
+        MaskRecipe("rel-log-scaled-v1", "rel-log", scale=1 / 512),
+        MaskRecipe("abs-log-v1", "abs-log"),
+        MaskRecipe("abs-log-floor50-v1", "abs-log", floor=10**-2.5),
+        MaskRecipe("abs-log-floor60-v1", "abs-log", floor=1e-3),
+        MaskRecipe("abs-linear-v1", "abs-linear"),
+        _SYMMETRIC,
+        replace(_SYMMETRIC, name="sym-floor50-v1", floor=10**-2.5),
+        replace(_SYMMETRIC, name="sym-floor70-v1", floor=10**-3.5),
+    )
+}
+"""All named recipes; the first two are official columns."""
+
+
+def recipe(name: str | MaskRecipe) -> MaskRecipe:
+    """Return the recipe of this name; a ``MaskRecipe`` passes untouched.
+
+    Raises:
+        UnknownNameError: If there is none; the message suggests close names.
+    """
+    if isinstance(name, MaskRecipe):
+        return name
+    if name not in RECIPES:
+        close = difflib.get_close_matches(name, RECIPES, n=3, cutoff=0.5)
+        hint = f"did you mean {', '.join(close)}?" if close else f"available: {', '.join(RECIPES)}"
+        raise UnknownNameError(f"recipe must be a named mask recipe, got {name!r}; {hint}")
+    return RECIPES[name]
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The artifact truth of one clip."""
+
+    mask: Tensor
+    """(F, N) bool."""
+    difference: Tensor
+    """(F, N) float32, the continuous difference that the mask ranks."""
+    valid: Tensor
+    """(F, N) bool, cells before tiling began."""
+    threshold: float
+    """Smallest difference inside the mask; NaN for an empty mask."""
+    ties: int
+    """Cells that share the threshold where not all of them found room, else 0."""
+    empty: bool
+    """Whether the twins are one recording: there is no artifact, and localisation is undefined."""
+    share_added: float
+    """Share of the mask where the spoof has more energy than its twin; NaN for an empty mask."""
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    difference: Tensor
+    signed: Tensor
+    identical: Tensor
+
+
+def difference(
+    bonafide: Tensor,
+    spoof: Tensor,
+    recipe: str | MaskRecipe = "sym-floor60-v1",
+    stft: STFTConfig = DEFAULT_STFT,
+    valid: Tensor | None = None,
+) -> Tensor:
+    """Return the continuous difference of twins, ``(B, F, N)`` float32, at least 0, larger where they differ more.
+
+    Args:
+        bonafide: Real recordings, (B, T), aligned with the spoof.
+        spoof: Their vocoded twins, (B, T).
+        recipe: Name in ``RECIPES`` or a recipe of one's own.
+        stft: The grid.
+        valid: (B, F, N) or (F, N) bool; only these cells set the floor. All of them by default.
+
+    Raises:
+        ValueError: If the shapes differ or are not (B, T).
+        UnknownNameError: If the recipe has no such name.
+    """
+    return _compare(bonafide, spoof, _named(recipe), stft, valid).difference
+
+
+def mask(
+    bonafide: Tensor,
+    spoof: Tensor,
+    recipe: str | MaskRecipe = "sym-floor60-v1",
+    stft: STFTConfig = DEFAULT_STFT,
+    valid: Tensor | None = None,
+) -> Tensor:
+    """Return where twins differ most, ``(B, F, N)`` bool; empty for a pair of identical recordings.
+
+    The arguments and errors are those of ``difference``; cells outside ``valid`` never enter the mask nor count for its density.
+    """
+    chosen = _named(recipe)
+    return _select(_compare(bonafide, spoof, chosen, stft, valid), chosen, valid)[0]
+
+
+def truth(clip: Clip, recipe: str | MaskRecipe = "sym-floor60-v1", stft: STFTConfig = DEFAULT_STFT) -> Truth:
+    """Return mask, difference and what must be known about them for one clip; one pass for all."""
+    chosen = _named(recipe)
+    valid = valid_cells(clip.valid_samples, len(clip.spoof), stft)
+    compared = _compare(clip.bonafide[None], clip.spoof[None], chosen, stft, valid)
+    selected, ties = _select(compared, chosen, valid)
+    inside = compared.difference[selected]
+    empty = not len(inside)
+    return Truth(
+        mask=selected[0],
+        difference=compared.difference[0],
+        valid=valid,
+        threshold=math.nan if empty else float(inside.min()),
+        ties=int(ties[0]),
+        empty=empty,
+        share_added=math.nan if empty else float((compared.signed[selected] > 0).double().mean()),
+    )
+
+
+def top_cells(scores: Tensor, count: int | Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Select exactly ``count`` cells by rank, larger first; ties are broken by a fixed permutation of the cells.
+
+    Args:
+        scores: (B, F, N), finite where valid.
+        count: Cells to select in each clip, one number or (B,).
+        valid: (B, F, N) or (F, N) bool; other cells are never selected.
+
+    Returns:
+        The selection (B, F, N) bool, and (B,) int64: how many cells share the last admitted score where not all of them found room, else 0.
+
+    Raises:
+        ValueError: If a shape is wrong, a valid score is not finite, or ``count`` exceeds the valid cells.
+    """
+    if scores.ndim != 3:
+        raise ValueError(f"scores must be (B, F, N), got shape {tuple(scores.shape)}; add the missing axis")
+    flat = scores.detach().reshape(len(scores), -1)
+    allowed = torch.ones_like(flat, dtype=torch.bool) if valid is None else _expand_valid(valid, scores).reshape(flat.shape)
+    if not bool((torch.isfinite(flat) | ~allowed).all()):
+        raise ValueError("scores must be finite, got NaN or infinity; check the heatmap first")
+    counts = torch.as_tensor(count, device="cpu").expand(len(flat)).tolist()
+    selected = torch.zeros_like(flat, dtype=torch.bool)
+    ties = torch.zeros(len(flat), dtype=torch.int64, device=flat.device)
+    for row, k in enumerate(counts):
+        selected[row], ties[row] = _top_row(flat[row], int(k), allowed[row])
+    return selected.reshape(scores.shape), ties
+
+
+def _top_row(scores: Tensor, count: int, allowed: Tensor) -> tuple[Tensor, int]:
+    room = int(allowed.sum())
+    if not 0 <= count <= room:
+        raise ValueError(f"count must be in 0..{room} (the valid cells), got {count}; lower it")
+    if count == 0:
+        return torch.zeros_like(allowed), 0
+    threshold = torch.topk(scores[allowed], count, sorted=False).values.min()
+    chosen = allowed & (scores > threshold)
+    level = torch.nonzero(allowed & (scores == threshold)).squeeze(1)
+    places = count - int(chosen.sum())
+    if len(level) > places:
+        order = torch.argsort(_priority(len(scores)).to(scores.device)[level])
+        chosen[level[order[:places]]] = True
+        return chosen, len(level)
+    chosen[level] = True
+    return chosen, 0
+
+
+@lru_cache(maxsize=16)
+def _priority(cells: int) -> Tensor:
+    """Return the fixed rank of each cell among equals: splitmix64 of its index (Steele et al. 2014), the same on every platform."""
+    with np.errstate(over="ignore"):
+        z = np.arange(1, cells + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z = z ^ (z >> np.uint64(31))
+    rank = np.empty(cells, dtype=np.int64)
+    rank[np.argsort(z)] = np.arange(cells)
+    return torch.from_numpy(rank)
+
+
+def _named(name: str | MaskRecipe) -> MaskRecipe:
+    return recipe(name)
+
+
+def _compare(bonafide: Tensor, spoof: Tensor, recipe: MaskRecipe, stft: STFTConfig, valid: Tensor | None) -> _Comparison:
+    if bonafide.ndim != 2 or bonafide.shape != spoof.shape:
+        raise ValueError(
+            f"spoof must have bonafide's shape (B, T), got {tuple(spoof.shape)} and {tuple(bonafide.shape)}; align and crop the twins first"
+        )
+    both = magnitude(torch.cat([bonafide, spoof]).float(), stft)
+    size = len(bonafide)
+    cells = torch.ones_like(both[:size], dtype=torch.bool) if valid is None else _expand_valid(valid, both[:size])
+    real, fake = both[:size], both[size:]
+    gap = ((fake - real).abs() * cells).sum((1, 2))
+    identical = gap <= IDENTICAL * ((fake + real) * cells).sum((1, 2))
+    if recipe.floor:
+        loudest = (torch.maximum(real, fake) * cells).amax((1, 2), keepdim=True)
+        both = both + recipe.floor * torch.cat([loudest, loudest])
+    both = both * recipe.scale
+    if recipe.domain in ("rel-log", "abs-log"):
+        both = torch.log(both + recipe.eps)
+    both = _smooth(both, *recipe.kernels())
+    real, fake = both[:size], both[size:]
+    signed = fake - real
+    return _Comparison(signed.abs() / _denominator(real, fake, recipe), signed, identical)
+
+
+def _denominator(real: Tensor, fake: Tensor, recipe: MaskRecipe) -> Tensor | float:
+    if recipe.domain in ("rel-linear", "rel-log"):
+        return real.abs() + recipe.eps
+    if recipe.domain == "symmetric":
+        return real + fake + recipe.eps
+    return 1.0
+
+
+def _select(compared: _Comparison, recipe: MaskRecipe, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Take the top cells; cells without any difference never enter, so that a local edit gets a small mask rather than a wrong one."""
+    scores = compared.difference
+    allowed = scores > 0
+    total = torch.full((len(scores),), scores[0].numel(), device=scores.device)
+    if valid is not None:
+        cells = _expand_valid(valid, scores)
+        allowed = allowed & cells
+        total = cells.sum((1, 2))
+    counts = torch.ceil(total.double() * recipe.density - 1e-9).long()
+    counts = torch.minimum(counts, allowed.sum((1, 2))) * ~compared.identical
+    return top_cells(scores, counts, allowed)
+
+
+def _expand_valid(valid: Tensor, scores: Tensor) -> Tensor:
+    if valid.shape[-2:] != scores.shape[-2:] or valid.ndim > 3 or (valid.ndim == 3 and len(valid) not in (1, len(scores))):
+        raise ValueError(
+            f"valid must have shape (F, N) or (B, F, N) of {tuple(scores.shape)}, got {tuple(valid.shape)}; use the grid of the clip"
+        )
+    return valid.to(device=scores.device, dtype=torch.bool).expand(scores.shape)
+
+
+def _gaussian(size: int, variance: float) -> Tensor:
+    offsets = torch.arange(size, dtype=torch.float64) - size // 2
+    weights = torch.exp(-offsets.square() / (2 * variance))
+    return weights / weights.sum()
+
+
+def _smooth(grid: Tensor, frames: Tensor, bins: Tensor) -> Tensor:
+    """Smooth ``(B, F, N)`` along bins, then frames; edges repeat mirrored, edge cell included (scipy's ``reflect``)."""
+    return _correlate(_correlate(grid, bins, 1), frames, 2)
+
+
+def _correlate(grid: Tensor, kernel: Tensor, axis: int) -> Tensor:
+    """Correlate with an odd symmetric kernel along one axis."""
+    radius, length = len(kernel) // 2, grid.shape[axis]
+    if radius == 0:
+        return grid
+    position = torch.arange(-radius, length + radius, device=grid.device) % (2 * length)
+    padded = grid.index_select(axis, torch.minimum(position, 2 * length - 1 - position))
+    weights = kernel.tolist()
+    total = padded.narrow(axis, radius, length) * weights[radius]
+    for offset in range(1, radius + 1):
+        pair = padded.narrow(axis, radius - offset, length) + padded.narrow(axis, radius + offset, length)
+        total = torch.add(total, pair, alpha=weights[radius + offset])
+    return total
