@@ -11,114 +11,24 @@ The mask is the top 5 % of the valid cells by rank, an exact count; ties are bro
 Twins are expected aligned and level-matched (``tasks/alignment.py``).
 """
 
-import difflib
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from xaibench.errors import UnknownNameError
+from xaibench.tasks.recipes import RECIPES, MaskRecipe, recipe
 from xaibench.tasks.spectrogram import DEFAULT_STFT, STFTConfig, magnitude, valid_cells
-from xaibench.types import Clip, content_hash
+from xaibench.types import Clip
 
-Domain = Literal["rel-linear", "rel-log", "abs-log", "abs-linear", "symmetric"]
-DOMAINS: tuple[Domain, ...] = ("rel-linear", "rel-log", "abs-log", "abs-linear", "symmetric")
+__all__ = ["RECIPES", "MaskRecipe", "Truth", "difference", "mask", "recipe", "top_cells", "truth"]
+
+_named = recipe  # the functions below take an argument of that name
+
 IDENTICAL = 1e-5
 """Twins whose magnitudes differ by less than this share of their sum (-100 dB: rounding) are one recording; their mask is empty."""
-
-
-@dataclass(frozen=True)
-class MaskRecipe:
-    """One definition of the truth; a new definition gets a new name."""
-
-    name: str
-    domain: Domain
-    floor: float = 0.0
-    """Added to both magnitudes, as a share of the largest magnitude of both twins: 0.001 is -60 dB."""
-    density: float = 0.05
-    """Share of the valid cells that the mask holds."""
-    kernel_frames: int = 3
-    kernel_bins: int = 11
-    variance_frames: float = 3.0
-    variance_bins: float = 5.0
-    swap_axes: bool = False
-    """Read the paper's 3 x 11 as 3 bins x 11 frames (variance likewise)."""
-    eps: float = 1e-8
-    scale: float = 1.0
-    """Factor on the magnitudes; matters for ``rel-log`` alone, which is singular where the scaled magnitude is 1."""
-
-    def __post_init__(self) -> None:
-        """Refuse values that define no mask."""
-        if self.domain not in DOMAINS:
-            raise ValueError(f"domain must be one of {', '.join(DOMAINS)}, got {self.domain!r}; see docs/masks.md")
-        if not 0 < self.density < 1:
-            raise ValueError(f"density must be between 0 and 1, got {self.density}; use 0.05")
-        for label, size in (("kernel_frames", self.kernel_frames), ("kernel_bins", self.kernel_bins)):
-            if size < 1 or size % 2 == 0:
-                raise ValueError(f"{label} must be odd and positive, got {size}; use 1 for no smoothing")
-        for label, value in (
-            ("variance_frames", self.variance_frames),
-            ("variance_bins", self.variance_bins),
-            ("eps", self.eps),
-            ("scale", self.scale),
-        ):
-            if not value > 0:
-                raise ValueError(f"{label} must be positive, got {value}; keep the default")
-        if self.floor < 0:
-            raise ValueError(f"floor must be at least 0, got {self.floor}; use 0.001 for -60 dB")
-
-    def content_hash(self) -> str:
-        """Hash of all fields: two recipes with equal hashes give equal masks."""
-        return content_hash(asdict(self))
-
-    def kernels(self) -> tuple[Tensor, Tensor]:
-        """Return the normalised kernels along frames and along bins."""
-        frames = _gaussian(self.kernel_frames, self.variance_frames)
-        bins = _gaussian(self.kernel_bins, self.variance_bins)
-        return (bins, frames) if self.swap_axes else (frames, bins)
-
-
-_PAPER = MaskRecipe("grinberg-rel-linear-v1", "rel-linear")
-_SYMMETRIC = MaskRecipe("symmetric-v1", "symmetric")
-RECIPES: dict[str, MaskRecipe] = {
-    r.name: r
-    for r in (
-        replace(_SYMMETRIC, name="sym-floor60-v1", floor=1e-3),
-        _PAPER,
-        replace(_PAPER, name="rel-linear-swapped-v1", swap_axes=True),
-        replace(_PAPER, name="rel-linear-unsmoothed-v1", kernel_frames=1, kernel_bins=1),
-        replace(_PAPER, name="rel-linear-floor60-v1", floor=1e-3),
-        MaskRecipe("rel-log-v1", "rel-log"),
-        MaskRecipe("rel-log-scaled-v1", "rel-log", scale=1 / 512),
-        MaskRecipe("abs-log-v1", "abs-log"),
-        MaskRecipe("abs-log-floor50-v1", "abs-log", floor=10**-2.5),
-        MaskRecipe("abs-log-floor60-v1", "abs-log", floor=1e-3),
-        MaskRecipe("abs-linear-v1", "abs-linear"),
-        _SYMMETRIC,
-        replace(_SYMMETRIC, name="sym-floor50-v1", floor=10**-2.5),
-        replace(_SYMMETRIC, name="sym-floor70-v1", floor=10**-3.5),
-    )
-}
-"""All named recipes; the first two are official columns."""
-
-
-def recipe(name: str | MaskRecipe) -> MaskRecipe:
-    """Return the recipe of this name; a ``MaskRecipe`` passes untouched.
-
-    Raises:
-        UnknownNameError: If there is none; the message suggests close names.
-    """
-    if isinstance(name, MaskRecipe):
-        return name
-    if name not in RECIPES:
-        close = difflib.get_close_matches(name, RECIPES, n=3, cutoff=0.5)
-        hint = f"did you mean {', '.join(close)}?" if close else f"available: {', '.join(RECIPES)}"
-        raise UnknownNameError(f"recipe must be a named mask recipe, got {name!r}; {hint}")
-    return RECIPES[name]
 
 
 @dataclass(frozen=True)
@@ -264,10 +174,6 @@ def _priority(cells: int) -> Tensor:
     return torch.from_numpy(rank)
 
 
-def _named(name: str | MaskRecipe) -> MaskRecipe:
-    return recipe(name)
-
-
 def _compare(bonafide: Tensor, spoof: Tensor, recipe: MaskRecipe, stft: STFTConfig, valid: Tensor | None) -> _Comparison:
     if bonafide.ndim != 2 or bonafide.shape != spoof.shape:
         raise ValueError(
@@ -321,12 +227,6 @@ def _expand_valid(valid: Tensor, scores: Tensor) -> Tensor:
     return valid.to(device=scores.device, dtype=torch.bool).expand(scores.shape)
 
 
-def _gaussian(size: int, variance: float) -> Tensor:
-    offsets = torch.arange(size, dtype=torch.float64) - size // 2
-    weights = torch.exp(-offsets.square() / (2 * variance))
-    return weights / weights.sum()
-
-
 def _smooth(grid: Tensor, frames: Tensor, bins: Tensor) -> Tensor:
     """Smooth ``(B, F, N)`` along bins, then frames; edges repeat mirrored, edge cell included (scipy's ``reflect``)."""
     return _correlate(_correlate(grid, bins, 1), frames, 2)
@@ -340,7 +240,7 @@ def _correlate(grid: Tensor, kernel: Tensor, axis: int) -> Tensor:
     position = torch.arange(-radius, length + radius, device=grid.device) % (2 * length)
     padded = grid.index_select(axis, torch.minimum(position, 2 * length - 1 - position))
     weights = kernel.tolist()
-    total = padded.narrow(axis, radius, length) * weights[radius]
+    total: Tensor = padded.narrow(axis, radius, length) * weights[radius]
     for offset in range(1, radius + 1):
         pair = padded.narrow(axis, radius - offset, length) + padded.narrow(axis, radius + offset, length)
         total = torch.add(total, pair, alpha=weights[radius + offset])
