@@ -1,7 +1,7 @@
 """RawWrapper: any waveform detector as a function of the log-magnitude spectrogram, the clip's own phase held fixed.
 
-``f_TF(M) = f(ISTFT((exp(M) - floor) e^{i phase}))`` rebuilds the clip exactly, so that a time-frequency explainer attributes the very answer
-that the detector gives on the waveform (Grinberg et al. 2025, arXiv:2506.03425, section 3). The gradient by ``M`` equals
+``f_TF(M) = f(ISTFT((exp(M) - floor) e^{i phase}))`` rebuilds the clip exactly, so that a time-frequency explainer attributes the very
+answer that the detector gives on the waveform (Grinberg et al. 2025, arXiv:2506.03425, section 3). The gradient by ``M`` equals
 ``Re X dRe + Im X dIm``: it is input x gradient of the complex spectrum, and its sum over the grid is input x gradient of the waveform.
 """
 

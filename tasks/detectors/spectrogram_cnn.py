@@ -6,6 +6,7 @@ and a faint one all over the clip are both heard. No normalization layers: an an
 
 import json
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -55,19 +56,17 @@ class SpectrogramCNN(Detector):
 
     def _build(self, seed: int) -> None:
         """Make the layers with initial values that depend on the seed alone."""
-        first, second, *_ = self.config.channels
+        rows = (self.grid.bins + 3) // 4
         sizes = (1, *self.config.channels)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            layers = [
-                nn.Conv2d(a, b, 5 if a == 1 else 3, stride=2, padding=2 if a == 1 else 1) for a, b in zip(sizes, sizes[1:], strict=False)
-            ]
+            layers = [nn.Conv2d(a, b, 5 if a == 1 else 3, stride=2, padding=2 if a == 1 else 1) for a, b in pairwise(sizes)]
             for layer in layers:
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
             self.convolutions = nn.ModuleList(layers)
             self.activations = nn.ModuleList(nn.ReLU() for _ in layers)
-            self.frequency_offset = nn.Parameter(torch.zeros(second, -(-(-(-self.grid.bins // 2)) // 2), 1))
+            self.frequency_offset = nn.Parameter(torch.zeros(self.config.channels[1], rows, 1))
             self.readout = nn.Linear(2 * self.config.channels[-1], 1)
 
     def features(self, waveform: Tensor) -> Tensor:
