@@ -153,6 +153,11 @@ class PairedTask(Task):
         """Return the folder to which the pairs' paths are relative."""
         raise NotImplementedError
 
+    def expected_sha256(self, path: str, listed: str) -> str:
+        """Return the hash to which a file must decode; corpora that are resampled on the user's machine may know another than the listed."""
+        del path
+        return listed
+
     @cached_property
     def _all(self) -> tuple[Pair, ...]:
         pairs = tuple(self.listed())
@@ -184,7 +189,9 @@ class PairedTask(Task):
 
     def load(self, pair: Pair) -> Clip:
         """Load one pair (see ``load_pair``)."""
-        return load_pair(pair, self._root)
+        bonafide = self.expected_sha256(pair.bonafide, pair.bonafide_sha256)
+        spoof = self.expected_sha256(pair.spoof, pair.spoof_sha256)
+        return replace(load_pair(replace(pair, bonafide_sha256=bonafide, spoof_sha256=spoof), self._root), pair=pair)
 
     def reference_pairs(self, pair: Pair) -> list[Pair]:
         """Return the 20 listed pairs whose bona fide sides serve as references, no speaker or utterance shared with ``pair``.
@@ -205,7 +212,8 @@ class PairedTask(Task):
     def references(self, pair: Pair) -> Tensor:
         """Return 20 bona fide recordings, ``(20, CLIP_SAMPLES)``, chosen by ``reference_pairs``."""
         chosen = self.reference_pairs(pair)
-        return _references(tuple((self._root / p.bonafide, p.bonafide_sha256) for p in chosen)).clone()
+        expected = tuple((self._root / p.bonafide, self.expected_sha256(p.bonafide, p.bonafide_sha256)) for p in chosen)
+        return _references(expected).clone()
 
     def fingerprint(self) -> str:
         """Hash version and pairs (audio hashes, lags, splits); never folder or order."""
