@@ -33,7 +33,11 @@ def test_stations_are_linked_for_type_checkers_and_not_installed_under_generic_n
 @pytest.mark.skipif(not shutil.which("lint-imports", path=str(Path(sys.executable).parent)), reason="import-linter is not installed")
 def test_imports_run_one_way():
     result = subprocess.run(
-        [Path(sys.executable).parent / "lint-imports"], cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTHONWARNINGS": "ignore"}
+        [Path(sys.executable).parent / "lint-imports"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONWARNINGS": "ignore"},
     )
     assert result.returncode == 0, result.stdout + result.stderr
 

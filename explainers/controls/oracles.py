@@ -68,7 +68,7 @@ class OracleIG(_Oracle):
         return torch.stack(maps)
 
     def _one(self, clip: Tensor, twin: Tensor, detector: Detector) -> Tensor:
-        wrapper = RawWrapper(detector, self.stft)
+        wrapper = RawWrapper(detector, self.stft, len(clip))
         end, start = log_magnitude(clip[None], self.stft), log_magnitude(twin[None], self.stft)
         phase = stft(clip[None], self.stft).angle()
         alphas = ((torch.arange(self.n_steps, device=clip.device) + 0.5) / self.n_steps)[:, None, None]
