@@ -91,7 +91,7 @@ def expected_gradients(
         Attributions, ``(F, N)``.
     """
     total = torch.zeros_like(end)
-    for indices, positions in zip(chosen.split(chunk_size), alphas.to(end).split(chunk_size), strict=True):
+    for indices, positions in zip(torch.split(chosen, chunk_size), torch.split(alphas.to(end), chunk_size), strict=True):
         distance = end - starts[indices.to(starts.device)]  # (S, F, N)
         points = end - (1 - positions)[:, None, None] * distance
         total += (gradient(wrapper, points, phase.expand_as(points)) * distance).sum(0)

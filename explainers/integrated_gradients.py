@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,7 +55,7 @@ class IntegratedGradients(Explainer):
         ]
         return torch.cat(maps)
 
-    def _path(self, method: "CaptumIntegratedGradients", end: Tensor, start: Tensor, phase: Tensor) -> Tensor:  # noqa: F821
+    def _path(self, method: Any, end: Tensor, start: Tensor, phase: Tensor) -> Tensor:
         share: Tensor = method.attribute(
             end, start, additional_forward_args=(phase,), n_steps=self.n_steps, internal_batch_size=self.chunk_size
         )
