@@ -25,7 +25,7 @@ def test_every_listed_name_exists_and_loads_its_class(registry: Registry):
 
 
 def test_unknown_name_suggests_the_near_one():
-    with pytest.raises(UnknownNameError, match="got 'enrgy'; did you mean.*energy"):
+    with pytest.raises(UnknownNameError, match=r"got 'enrgy'; did you mean.*energy"):
         EXPLAINERS.load("enrgy")
 
 
@@ -67,9 +67,7 @@ def test_a_broken_plugin_is_one_sentence_and_leaves_the_others_alone(tmp_path: P
     package.mkdir()
     (package / "__init__.py").write_text("")
     (package / "bad.py").write_text('@X.register("bad")\nclass Bad: pass\n')
-    (package / "good.py").write_text(
-        "from xaibench.registry import Registry\nimport sys\nX = sys.modules['__test_registry__']\n\n@X.register('good')\nclass Good: pass\n"
-    )
+    (package / "good.py").write_text("import sys\nX = sys.modules['__test_registry__']\n\n@X.register('good')\nclass Good: pass\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     registry = Registry("thing", "brokenpkg")
     monkeypatch.setitem(sys.modules, "__test_registry__", registry)  # type: ignore[arg-type]
