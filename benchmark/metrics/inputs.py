@@ -80,6 +80,6 @@ def check_field(values: Any, shape: tuple[int, ...], argument: str) -> Floats:
     return array.astype(np.float32) if array.dtype == np.bool_ else array
 
 
-def like(values: NDArray[np.float64], template: Any) -> Any:
-    """Return one float64 per clip in the container and on the device of the heatmap."""
+def like(values: NDArray[np.float64], template: Maps) -> Maps:
+    """Return float64 values in the container and on the device of the heatmap."""
     return torch.from_numpy(values).to(template.device) if isinstance(template, Tensor) else values

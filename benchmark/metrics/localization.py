@@ -1,19 +1,19 @@
 """How well does a heatmap find the cells of a ground-truth mask?
 
-All functions take heatmaps ``(B, F, N)``, masks ``(B, F, N)`` bool and optionally the valid cells, as torch tensors of any device or
-numpy arrays, and return one float64 per clip, ``(B,)``, of the same kind. Each clip is scored alone: neighbours in the batch change nothing.
+All functions take heatmaps ``(B, F, N)``, masks ``(B, F, N)`` bool and optionally the valid cells, as torch tensors of any device
+or numpy arrays, and return one float64 per clip, ``(B,)``, of the same kind. Each clip is scored alone, whatever its neighbours.
 
 Polarity
-    Larger means more evidence for *spoof*. Rank and area metrics use the order of the values as given; relevance mass uses the positive part.
+    Larger means more evidence for *spoof*. Rank and area metrics use the order of the values as given, relevance mass their positive part.
     ``apply_polarity(heatmap, "magnitude")`` gives the second column of the board, scores of ``|heatmap|``.
 
 Undefined
-    A score is NaN where the *truth* leaves it open (an empty mask; a full one for metrics that need both classes), and ``undefined_reason``
-    says why. An *explanation* without information (constant, zero, nothing positive) gets the chance level, so that it is not spared the mean.
+    A score is NaN where the *truth* leaves it open (an empty mask; a full one for metrics that need both classes); ``undefined_reason``
+    says why. An *explanation* without information (constant, zero, nothing positive) gets the chance level and is not spared the mean.
 
 Equal area
     A real heatmap is turned into a prediction of exactly ``|mask|`` cells by rank; ties are broken by a fixed permutation
-    (``tasks.masks.top_cells``). Then Dice = precision = recall = relevance rank and IoU = Dice / (2 - Dice): one degree of freedom, not four wins.
+    (``tasks.masks.top_cells``). Then Dice = precision = recall = relevance rank and IoU = Dice / (2 - Dice): one degree of freedom.
 """
 
 from collections.abc import Callable
@@ -59,9 +59,9 @@ def apply_polarity(heatmap: Maps, polarity: Polarity) -> Maps:
     if polarity == "signed":
         return heatmap
     if polarity == "magnitude":
-        return abs(heatmap)  # type: ignore[return-value]
+        return abs(heatmap)
     if polarity == "positive":
-        return heatmap * (heatmap > 0)  # type: ignore[return-value]
+        return heatmap * (heatmap > 0)
     raise ValueError(f"polarity must be signed, positive or magnitude, got {polarity!r}; the explainer declares it")
 
 
@@ -90,7 +90,7 @@ def dice(heatmap: Maps, mask: Maps, valid: Maps | None = None) -> Maps:
 
 
 def iou(heatmap: Maps, mask: Maps, valid: Maps | None = None) -> Maps:
-    """Intersection over union of a bool prediction or of a heatmap at equal area, (B,) in [0, 1]; chance m / (2 - m), NaN where the mask is empty."""
+    """Intersection over union of a bool prediction, or of a heatmap at equal area, (B,) in [0, 1]; chance m / (2 - m), empty mask NaN."""
     return _overlap("iou", heatmap, mask, valid)
 
 
@@ -130,7 +130,7 @@ def stratified_auc(heatmap: Maps, mask: Maps, magnitude: Maps, valid: Maps | Non
         if target.cells:
             ranking = rank(target.take(one))
             values[i] = _stratified_auroc(ranking, target.hits[ranking.order].astype(np.float64), target.strata)
-    return like(values, heatmap)  # type: ignore[no-any-return]
+    return like(values, heatmap)
 
 
 def relevance_mass(heatmap: Maps, mask: Maps, valid: Maps | None = None) -> Maps:
@@ -182,7 +182,7 @@ def spearman(heatmap: Maps, difference: Maps, valid: Maps | None = None) -> Maps
         target = Target.of(np.zeros(one.shape, np.bool_), valid=None if valids is None else valids[i], difference=truths[i])
         if target.cells:
             values[i] = target.spearman(rank(target.take(one)))
-    return like(values, heatmap)  # type: ignore[no-any-return]
+    return like(values, heatmap)
 
 
 def marginal(heatmap: Maps, axis: Axis, valid: Maps | None = None) -> Maps:
@@ -196,7 +196,7 @@ def marginal(heatmap: Maps, axis: Axis, valid: Maps | None = None) -> Maps:
     if across is None:
         raise ValueError(f"axis must be time or frequency, got {axis!r}; choose what to keep")
     mean = (maps * cells).sum(across, keepdims=True) / np.maximum(cells.sum(across, keepdims=True), 1)
-    return like(np.broadcast_to(mean, maps.shape).copy(), heatmap)  # type: ignore[no-any-return]
+    return like(np.broadcast_to(mean, maps.shape).copy(), heatmap)
 
 
 def false_alarm_area(prediction: Maps, valid: Maps | None = None, *, threshold: float = 0.5) -> Maps:
@@ -212,7 +212,7 @@ def false_alarm_area(prediction: Maps, valid: Maps | None = None, *, threshold: 
     cells = np.ones(maps.shape, np.bool_) if valid is None else check_mask(valid, maps.shape, "valid")
     total = cells.sum((1, 2)).astype(np.float64)
     shares = np.divide((flagged & cells).sum((1, 2)), total, out=np.full(len(maps), np.nan), where=total > 0)
-    return like(shares, prediction)  # type: ignore[no-any-return]
+    return like(shares, prediction)
 
 
 def undefined_reason(metric: str, heatmap: Any, mask: Any, valid: Any = None) -> Any:
@@ -246,14 +246,14 @@ def _door(heatmap: Any, mask: Any, valid: Any) -> tuple[Any, Any, Any]:
     return maps, masks, None if valid is None else check_mask(valid, maps.shape, "valid")
 
 
-def _each(metric: Callable[[Any, Target], float], heatmap: Any, mask: Any, valid: Any) -> Any:
+def _each(metric: Callable[[Any, Target], float], heatmap: Maps, mask: Any, valid: Any) -> Maps:
     maps, masks, valids = _door(heatmap, mask, valid)
     targets = (Target(m, np.ones(m.shape, np.bool_) if valids is None else valids[i]) for i, m in enumerate(masks))
     values = [metric(one, target) if target.area else float("nan") for one, target in zip(maps, targets, strict=True)]
     return like(np.array(values, np.float64), heatmap)
 
 
-def _ranked(metric: Callable[[Ranking, Target], float], heatmap: Any, mask: Any, valid: Any) -> Any:
+def _ranked(metric: Callable[[Ranking, Target], float], heatmap: Maps, mask: Any, valid: Any) -> Maps:
     return _each(lambda one, target: metric(rank(target.take(one)), target), heatmap, mask, valid)
 
 
@@ -262,7 +262,7 @@ def _counts(ranking: Ranking, target: Target) -> tuple[Any, Any]:
     return positives, ranking.group_sizes() - positives
 
 
-def _overlap(name: str, heatmap: Any, mask: Any, valid: Any) -> Any:
+def _overlap(name: str, heatmap: Maps, mask: Any, valid: Any) -> Maps:
     return _each(lambda one, target: _overlap_one(one, target)[name], heatmap, mask, valid)
 
 

@@ -94,7 +94,7 @@ def _starts(changes: Bools) -> Ints:
 
 
 def auroc(positives: Floats, negatives: Floats) -> float:
-    """Probability that a positive outranks a negative, ties half; counts per group from most to least relevant; NaN without both classes."""
+    """Probability that a positive outranks a negative, ties half, from counts per group, most relevant first; NaN without both classes."""
     total = float(positives.sum()) * float(negatives.sum())
     if not total:
         return float("nan")

@@ -105,7 +105,7 @@ class Target:
         return ranking.group_sums(positives[ranking.order]), ranking.group_sums(negatives[ranking.order])
 
     def marginals(self, heatmap: Floats, axis: Axis) -> dict[str, float]:
-        """AUROC and average precision of a heatmap whose cells carry the mean relevance of their frame (``time``) or bin (``frequency``)."""
+        """AUROC and average precision where each cell carries the mean relevance of its frame (``time``) or bin (``frequency``)."""
         positives, negatives = self.line_ranking(heatmap, axis)
         return {f"{axis}_auroc": auroc(positives, negatives), f"{axis}_average_precision": average_precision(positives, negatives)}
 
