@@ -9,8 +9,6 @@ Conventions
 import hashlib
 import io
 import math
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +18,7 @@ import torch
 from torch import Tensor
 
 from xaibench.errors import AudioError
+from xaibench.tasks.cache import atomic_write
 from xaibench.types import SAMPLE_RATE
 
 MAX_SECONDS = 3600.0
@@ -161,7 +160,7 @@ def write_audio(path: str | Path, waveform: Tensor) -> None:
 
     Raises:
         ValueError: If the suffix is another one, or the waveform is not a row of at least one finite sample.
-        AudioError: If the folder cannot be written to or is full.
+        DataError: If the folder cannot be written to or is full.
     """
     path = Path(path)
     if path.suffix.lower() not in _SUBTYPES:
@@ -171,23 +170,7 @@ def write_audio(path: str | Path, waveform: Tensor) -> None:
     buffer = io.BytesIO()
     samples = to_int16(waveform.detach().cpu()).numpy()
     soundfile.write(buffer, samples, SAMPLE_RATE, format=_SUBTYPES[path.suffix.lower()], subtype="PCM_16")
-    try:
-        _write_atomically(path, buffer.getvalue())
-    except OSError as error:
-        raise AudioError(f"path must be writable, got {path} ({error.strerror}); choose another folder or free some space") from error
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    atomic_write(path, buffer.getvalue())
 
 
 def tile(waveform: Tensor, samples: int) -> Tensor:
