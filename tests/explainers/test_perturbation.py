@@ -31,8 +31,8 @@ def test_occlusion_is_the_loss_of_each_tile_by_slow_count():
     heatmap = explainer.explain(clip, BandDetector())[0]
     spectrum = stft(clip, GRID)
     loudest = spectrum.abs().max()
-    for row in (0, 8, 15, 16, 23, 32):
-        for column in (0, 50, 64, 80, 100, 128):
+    for row in (0, 15, 16):
+        for column in (64, 128):
             edited = spectrum.clone()
             tile = (row * 4 // 33, column * 5 // 129)
             for f in range(33):
