@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from xaibench.explainers.raw_wrapper import RawWrapper
-from xaibench.tasks.masks import difference
 
+from xaibench.explainers.raw_wrapper import RawWrapper
 from xaibench.registry import EXPLAINERS
+from xaibench.tasks.masks import difference
 from xaibench.tasks.spectrogram import DEFAULT_STFT, STFTConfig, log_magnitude, stft
 from xaibench.types import Detector, Explainer, Generators
 
