@@ -1,0 +1,62 @@
+"""Templates to HTML: everything from outside is cleaned and escaped, and no page may load or run what it did not bring along.
+
+Jinja2 escapes always, whatever the name of a template; ``finalize`` also takes control and bidirectional characters out of every value.
+Script and style stand in the page itself and are admitted by their SHA-256 in the Content-Security-Policy, because the source ``'self'``
+does not admit scripts of pages that are opened from a disk.
+"""
+
+import base64
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from xaibench.leaderboard.rows import number
+from xaibench.leaderboard.words import clean
+
+HERE = Path(__file__).parent
+
+
+@lru_cache(maxsize=1)
+def environment() -> Environment:
+    """Return the template environment."""
+    made = Environment(
+        autoescape=True,
+        loader=FileSystemLoader(HERE / "templates"),
+        undefined=StrictUndefined,
+        finalize=_finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters["short"] = short
+    made.globals["number"] = number
+    for name, variable in (("style.css", "style"), ("board.js", "script")):
+        text = (HERE / "static" / name).read_text(encoding="utf-8")
+        made.globals[variable] = Markup(text)
+        made.globals[f"{variable}_hash"] = Markup(source_hash(text))
+    return made
+
+
+def render(template: str, **values: Any) -> bytes:
+    """Render a page to UTF-8."""
+    return environment().get_template(template).render(**values).encode()
+
+
+def source_hash(text: str) -> str:
+    """Return the source expression of an inline script or style: ``'sha256-...'`` (Content Security Policy Level 3, section 2.3.1)."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def short(text: object, length: int) -> str:
+    """Clean outside text and cut it to ``length`` characters."""
+    line = clean(text)
+    return line if len(line) <= length else line[: length - 1] + "…"
+
+
+def _finalize(value: Any) -> Any:
+    if value is None:
+        return ""
+    return value if isinstance(value, (Markup, int, float)) else clean(value)

@@ -1,0 +1,115 @@
+"""Pictures of grids and plots: PNG cells at the scored resolution, and coordinates for SVG that the templates draw.
+
+Conventions
+    Row 0 of a grid is 0 Hz; pictures are flipped so that high frequencies are on top. One cell is one pixel, except for the outline of the truth,
+    which needs three. Colours come from two ramps whose lightness rises linearly in OKLab (Ottosson 2020), so that equal steps look equal
+    and every ramp still orders in grey and for colour-blind eyes.
+"""
+
+import io
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+Bytes = NDArray[np.uint8]
+Grid = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+LEVELS = 64
+RANKS = np.array([0.40, 0.55, 0.66, 0.75, 0.82, 0.87, 0.91, 0.93, 0.95, 0.96, 0.97, 0.98, 0.9875, 0.9925, 0.9965])
+"""Upper ends of the rank classes of a heatmap picture, as shares of the clip's cells; .95 is the edge of the scored top 5 %."""
+FLOOR_DB = 75.0
+"""Range of the spectrogram pictures under the clip's maximum, in dB."""
+HIT, FALSE_ALARM, MISSED = (255, 255, 255), (242, 142, 43), (64, 180, 255)
+TRUTH = (126, 240, 255)
+
+
+def _oklch_to_rgb(lightness: NDArray[np.float64], chroma: NDArray[np.float64], hue: NDArray[np.float64]) -> Bytes:
+    """Turn OKLCh (0..1, 0.., degrees) into sRGB bytes (n, 3), clipped to the gamut (matrices: Ottosson 2020)."""
+    a, b = chroma * np.cos(np.radians(hue)), chroma * np.sin(np.radians(hue))
+    long = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3
+    middle = (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3
+    short = (lightness - 0.0894841775 * a - 1.2914855480 * b) ** 3
+    linear = np.stack(
+        [
+            4.0767416621 * long - 3.3077115913 * middle + 0.2309699292 * short,
+            -1.2684380046 * long + 2.6097574011 * middle - 0.3413193965 * short,
+            -0.0041960863 * long - 0.7034186147 * middle + 1.7076147010 * short,
+        ],
+        axis=1,
+    ).clip(0, 1)
+    encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return np.rint(encoded * 255).astype(np.uint8)
+
+
+@lru_cache(maxsize=8)
+def ramp(name: str, steps: int) -> Bytes:
+    """Return a colour ramp from dark to light, (steps, 3) sRGB bytes: ``"ink"`` for magnitude, ``"ember"`` for evidence.
+
+    Raises:
+        ValueError: If there is no ramp of this name.
+    """
+    t = np.linspace(0, 1, steps)
+    if name == "ink":
+        return _oklch_to_rgb(0.16 + 0.80 * t, 0.035 * np.sin(np.pi * t), np.full(steps, 255.0))
+    if name == "ember":
+        return _oklch_to_rgb(0.17 + 0.79 * t, 0.02 + 0.17 * np.sin(np.pi * t) ** 0.8, 290.0 + 170.0 * t)
+    raise ValueError(f"ramp must be 'ink' or 'ember', got {name!r}; choose one of the two")
+
+
+def _png(pixels: Bytes, palette: Bytes, bits: int, transparent: int | None = None) -> bytes:
+    """Encode palette indices (rows, columns) as PNG; equal input gives equal bytes."""
+    from PIL import Image
+
+    picture = Image.fromarray(np.ascontiguousarray(pixels[::-1]), mode=None)
+    picture = picture.convert("L")
+    picture.putpalette(palette.tobytes())
+    buffer = io.BytesIO()
+    options = {} if transparent is None else {"transparency": transparent}
+    picture.save(buffer, "PNG", bits=bits, compress_level=9, **options)
+    return buffer.getvalue()
+
+
+def spectrogram_png(magnitude: Grid, reference: float | None = None) -> bytes:
+    """Draw linear magnitude (F, N) in dB under ``reference`` (its own maximum by default); silence is drawn dark."""
+    peak = max(float(magnitude.max()) if reference is None else reference, 1e-8)
+    decibel = 20 * np.log10(np.maximum(magnitude, 1e-8) / peak)
+    level = np.clip((decibel + FLOOR_DB) / FLOOR_DB, 0, 1) * (LEVELS - 1)
+    return _png(np.rint(level).astype(np.uint8), ramp("ink", LEVELS), bits=8)
+
+
+def rank_share(heatmap: Grid, valid: Mask) -> Grid:
+    """Return for each cell the share of valid cells that lie below it, (F, N) in [0, 1); ties share their mean rank, the rest is 0."""
+    values = heatmap[valid]
+    order = np.sort(values)
+    below, upto = np.searchsorted(order, values, "left"), np.searchsorted(order, values, "right")
+    share = np.zeros(heatmap.shape, np.float32)
+    share[valid] = (below + upto) / (2 * max(values.size, 1))
+    return share
+
+
+def heatmap_png(heatmap: Grid, valid: Mask) -> bytes:
+    """Draw a heatmap (F, N) by rank within its clip, which is all that the equal-area scores see; 16 colours."""
+    classes = np.searchsorted(RANKS, rank_share(heatmap, valid), "right").astype(np.uint8)
+    return _png(classes, ramp("ember", len(RANKS) + 1), bits=4)
+
+
+def verdict_png(chosen: Mask, truth: Mask) -> bytes:
+    """Draw chosen cells against the truth (F, N): white hits, orange false alarms, blue misses, the rest transparent."""
+    classes = (chosen.astype(np.uint8) + 2 * truth.astype(np.uint8)).astype(np.uint8)
+    return _png(classes, np.array([(0, 0, 0), FALSE_ALARM, MISSED, HIT], np.uint8), bits=2, transparent=0)
+
+
+def outline_png(mask: Mask) -> bytes:
+    """Draw the border of a mask (F, N) on a transparent ground, three pixels to a cell."""
+    large = np.kron(mask, np.ones((3, 3), bool))
+    padded = np.pad(large, 1)
+    inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return _png((large & ~inner).astype(np.uint8), np.array([(0, 0, 0), TRUTH], np.uint8), bits=1, transparent=0)
+
+
+def legend_colours() -> list[tuple[float, str]]:
+    """Return the rank classes of ``heatmap_png`` as (lower share, #rrggbb), dark to light."""
+    lower = [0.0, *RANKS.tolist()]
+    return [(share, "#" + bytes(colour).hex()) for share, colour in zip(lower, ramp("ember", len(lower)), strict=True)]

@@ -1,0 +1,226 @@
+"""The rows of the leaderboard: a run folder read, grouped by task and detector, and ranked by tier.
+
+Nothing is computed here that the harness has not written: rows are chosen, ordered and put into words. Undefined values stay ``None``.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from xaibench.errors import RunError
+from xaibench.leaderboard.words import PRIMARY, clean, metric
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Group = Literal["explainer", "control", "oracle"]
+
+
+@dataclass(frozen=True)
+class Score:
+    """One mean with its interval, as the harness wrote it."""
+
+    mean: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    n_total: int = 0
+    n_undefined: int = 0
+    n_failed: int = 0
+    clusters_utterance: int = 0
+    clusters_speaker: int = 0
+    interval_by: str = ""
+    tier: int | None = None
+    beats_best_control: bool | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One explainer with all its scores; keys are (recipe, polarity, occluder, metric, slice)."""
+
+    explainer: str
+    title: str
+    group: Group
+    scores: Mapping[tuple[str, str, str, str, str], Score] = field(repr=False)
+
+    def score(self, name: str, *, recipe: str = "", polarity: str = "declared", occluder: str = "", part: str = "all") -> Score | None:
+        """Return a score, or ``None`` where it was not measured; a metric that knows no recipe answers for every recipe."""
+        found = self.scores.get((recipe, polarity, occluder, name, part))
+        return found or self.scores.get(("", polarity, occluder, name, part))
+
+
+@dataclass(frozen=True)
+class Board:
+    """All rows of one task and detector."""
+
+    task: str
+    detector: str
+    recipes: tuple[str, ...]
+    occluders: tuple[str, ...]
+    metrics: tuple[str, ...]
+    slices: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+    def ranked(self, group: Group, recipe: str) -> list[Row]:
+        """Return the rows of a group by tier, then mean, best first; rows without a mean come last."""
+
+        def rank(row: Row) -> tuple[float, float, str]:
+            score = row.score(PRIMARY, recipe=recipe) or Score()
+            return (score.tier or math.inf, -score.mean if score.mean is not None else math.inf, row.explainer)
+
+        return sorted((row for row in self.rows if row.group == group), key=rank)
+
+    def floor(self, recipe: str, name: str = PRIMARY, *, part: str = "all", occluder: str = "") -> tuple[Row, Score] | None:
+        """Return the best control and its score, ``None`` where no control was measured."""
+        return self._best("control", recipe, name, part, occluder)
+
+    def ceiling(self, recipe: str) -> tuple[Row, Score] | None:
+        """Return the best oracle and its score."""
+        return self._best("oracle", recipe, PRIMARY, "all", "")
+
+    def leader(self, recipe: str) -> tuple[Row, Score] | None:
+        """Return the best explainer that competes and its score."""
+        return self._best("explainer", recipe, PRIMARY, "all", "")
+
+    def _best(self, group: Group, recipe: str, name: str, part: str, occluder: str) -> tuple[Row, Score] | None:
+        sign = 1 if metric(name).higher_is_better else -1
+        best: tuple[Row, Score] | None = None
+        for row in self.rows:
+            score = row.score(name, recipe=recipe, part=part, occluder=occluder) if row.group == group else None
+            if score is None or score.mean is None:
+                continue
+            if best is None or sign * score.mean > sign * (best[1].mean or 0.0):
+                best = (row, score)
+        return best
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder as far as the leaderboard needs it."""
+
+    path: Path
+    manifest: Mapping[str, Any]
+    summary: Mapping[str, Any]
+    boards: tuple[Board, ...]
+
+
+def read_run(run_dir: str | Path) -> Run:
+    """Read ``manifest.json`` and ``summary.json`` of a run folder.
+
+    Raises:
+        RunError: If the folder holds no finished run, or a file is not what the harness writes.
+    """
+    path = Path(run_dir)
+    documents = []
+    for name in ("manifest.json", "summary.json"):
+        try:
+            documents.append(json.loads((path / name).read_text(encoding="utf-8")))
+        except FileNotFoundError as error:
+            raise RunError(f"run_dir must hold {name}, got {path}; finish it with `xaibench run --out {path}`") from error
+        except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+            raise RunError(f"{path / name} must be readable JSON, got {error}; run the same command again") from error
+        if not isinstance(documents[-1], dict):
+            raise RunError(f"{path / name} must hold a JSON object, got {type(documents[-1]).__name__}; run the same command again")
+    return Run(path, documents[0], documents[1], boards(documents[1]))
+
+
+def boards(summary: Mapping[str, Any]) -> tuple[Board, ...]:
+    """Group the rows of a summary by task and detector, in the order of the summary."""
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for record in summary.get("rows", []):
+        groups.setdefault((str(record["task"]), str(record["detector"])), []).append(record)
+    return tuple(_board(task, detector, records) for (task, detector), records in groups.items())
+
+
+def _board(task: str, detector: str, records: list[Mapping[str, Any]]) -> Board:
+    explainers: dict[str, list[Mapping[str, Any]]] = {}
+    for record in records:
+        explainers.setdefault(str(record["explainer"]), []).append(record)
+
+    def seen(name: str) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(str(r[name]) for r in records if r.get(name)))
+
+    rows = tuple(_row(name, found) for name, found in explainers.items())
+    return Board(task, detector, seen("recipe"), seen("occluder"), seen("metric"), _slices(seen("slice")), rows)
+
+
+def _slices(found: Iterable[str]) -> tuple[str, ...]:
+    order = {"all": 0, "seen": 1, "unseen": 2}
+    return tuple(sorted(found, key=lambda part: (order.get(part, 3), part)))
+
+
+def _row(name: str, records: list[Mapping[str, Any]]) -> Row:
+    first = records[0]
+    group: Group = "oracle" if first.get("oracle") else "control" if first.get("control") else "explainer"
+    names = Score.__dataclass_fields__
+    scores = {
+        tuple(str(r.get(key) or "") for key in ("recipe", "polarity", "occluder", "metric", "slice")): Score(
+            **{k: v for k, v in r.items() if k in names and v is not None}
+        )
+        for r in records
+    }
+    return Row(name, str(first.get("title") or name), group, scores)  # type: ignore[arg-type]
+
+
+def verdict(row: Row, board: Board, recipe: str) -> str:
+    """Say in words how a row stands to the best control; empty for controls and oracles."""
+    score = row.score(PRIMARY, recipe=recipe)
+    floor = board.floor(recipe)
+    if row.group != "explainer" or score is None:
+        return ""
+    if score.mean is None:
+        return score.note or "not enough clips"
+    if score.beats_best_control is None:
+        return score.note or "not compared with the controls"
+    name = floor[0].title if floor else "the best control"
+    return f"beats the best control ({name})" if score.beats_best_control else f"does not beat the best control ({name})"
+
+
+def number(value: float | None, name: str = PRIMARY) -> str:
+    """Write a value in the metric's display unit, a dash where it is undefined."""
+    info = metric(name)
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{value * info.scale:.{info.digits}f}".replace("-", "−")
+
+
+def interval(score: Score | None, name: str = PRIMARY) -> str:
+    """Write ``low to high`` of an interval, empty where there is none."""
+    if score is None or score.low is None or score.high is None:
+        return ""
+    return f"{number(score.low, name)} to {number(score.high, name)}"
+
+
+def terminal_table(board: Board, recipe: str) -> "Table":
+    """Return a rich table of one recipe: oracles as the ceiling, explainers by tier, controls as the floor."""
+    from rich.table import Table
+    from rich.text import Text
+
+    columns = [name for name in ("average_precision", "auroc", "stratified_auc", "pointing_game") if name in board.metrics]
+    table = Table(title=Text(f"{clean(board.task)} · {clean(board.detector)} · {clean(recipe)}"), title_justify="left", header_style="bold")
+    table.add_column("tier", justify="right")
+    table.add_column("explainer", overflow="fold")
+    for heading in ("GDice", "95 % interval", "|map|", *(metric(name).short for name in columns), "n"):
+        table.add_column(heading, justify="right")
+    table.add_column("against the best control", overflow="fold")
+    for group, style in (("oracle", "dim italic"), ("explainer", "bold"), ("control", "dim")):
+        for row in board.ranked(group, recipe):  # type: ignore[arg-type]
+            score = row.score(PRIMARY, recipe=recipe) or Score()
+            other = row.score(PRIMARY, recipe=recipe, polarity="magnitude")
+            cells = [
+                str(score.tier or ""),
+                clean(row.title),
+                number(score.mean),
+                interval(score),
+                number(other.mean if other else None),
+                *(number(found.mean if (found := row.score(name, recipe=recipe)) else None, name) for name in columns),
+                f"{score.n}/{score.n_total}",
+                {"oracle": "ceiling", "control": "control"}.get(group) or verdict(row, board, recipe),
+            ]
+            table.add_row(*(Text(cell, style=style) for cell in cells))
+        table.add_section()
+    return table
