@@ -154,7 +154,7 @@ class PairedTask(Task):
         raise NotImplementedError
 
     def expected_sha256(self, path: str, listed: str) -> str:
-        """Return the hash to which a file must decode; corpora that are resampled on the user's machine may know another than the listed."""
+        """Return the hash to which a file must decode; a corpus resampled on the user's machine may know another than the listed."""
         del path
         return listed
 

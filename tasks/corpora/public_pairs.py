@@ -1,11 +1,13 @@
 """Real recordings and the outputs of real neural vocoders, gathered from the public homes of 14 projects: a list, not the audio.
 
-The list beside this file names every recording's home (repository, commit, path, hashes), speaker, vocoder, lag and licence. Audio is looked
-for in ``data``, else in ``XAIBENCH_DATA``, else in the cache, where ``xaibench data get public_pairs`` puts it.
+The list beside this file names every recording's home (repository, commit, path, hashes), speaker, vocoder, lag and licence. Audio is
+looked for in ``data``, else in ``XAIBENCH_DATA``, else in the cache, where ``xaibench data get public_pairs`` puts it.
 
-Splits share no speaker and no utterance. Training: LJ and one MLS voice. Held out from training: the families UnivNet, BigVGAN and WaveFit.
-Two BigVGAN pairs of a dev speaker belong to no split (``put_aside``). All LibriTTS voices but one are tested, since four of them are not named
-and might be any; the one in dev (2300, median F0 122 Hz) cannot be one of the four (97, 98, 166, 180 Hz).
+Splits share no speaker and no utterance. Training: LJ and one MLS voice. Held out from training: the families UnivNet, BigVGAN and
+WaveFit; two BigVGAN pairs of a dev speaker therefore belong to no split (``put_aside``). All LibriTTS voices but one are tested, since
+four of them are not named and might be any; the one in dev (2300, median F0 122 Hz) cannot be one of the four (96, 98, 166, 180 Hz).
+The voice of 10 mu-law recordings is either ``clb`` or ``slt`` (its home names both), so all three are tested. A vocoder counts as seen
+where its family has training pairs.
 
     split, vocoder family     pairs  utterances  speakers  families
     train                       239          60         2        16
@@ -17,15 +19,17 @@ and might be any; the one in dev (2300, median F0 122 Hz) cannot be one of the f
 """
 
 import csv
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 from xaibench.errors import DataError
 from xaibench.registry import TASKS
 from xaibench.tasks.cache import cache_dir, data_dir
-from xaibench.tasks.pairs import SPLITS, PairedTask
+from xaibench.tasks.manifest import SPLITS
+from xaibench.tasks.pairs import PairedTask
 from xaibench.types import Pair
 
 LIST = Path(__file__).with_suffix(".csv")
@@ -69,6 +73,15 @@ class ListedFile:
     note: str
 
 
+_PARSERS: dict[str, Callable[[str], Any]] = {
+    "sample_rate": int,
+    "seconds": float,
+    "lag": int,
+    "corpus_named": "true".__eq__,
+    "seen_vocoder": "true".__eq__,
+}
+
+
 @lru_cache(maxsize=8)
 def read_list(path: Path = LIST) -> tuple[ListedFile, ...]:
     """Read the list of files, or a local manifest of the same columns.
@@ -76,11 +89,10 @@ def read_list(path: Path = LIST) -> tuple[ListedFile, ...]:
     Raises:
         DataError: If the file is damaged.
     """
-    kinds = {f.name: f.type for f in fields(ListedFile)}
-    parse = {int: int, float: float, bool: "true".__eq__, str: str}
     try:
         with path.open(encoding="utf-8", newline="") as stream:
-            return tuple(ListedFile(**{k: parse[kinds[k]](v) for k, v in row.items()}) for row in csv.DictReader(stream))  # type: ignore[index, operator]
+            rows = [{k: _PARSERS.get(k, str)(v) for k, v in row.items()} for row in csv.DictReader(stream)]
+        return tuple(ListedFile(**row) for row in rows)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path} must be a list of public pairs, got {type(error).__name__}: {error}; delete it and {REMEDY}") from error
 
@@ -88,7 +100,7 @@ def read_list(path: Path = LIST) -> tuple[ListedFile, ...]:
 @TASKS.register("public_pairs")
 @dataclass(frozen=True)
 class PublicPairs(PairedTask):
-    """363 pairs of 113 recordings in three splits, 17 named vocoder families and 2 unnamed generators; ``include_unnamed`` adds 20 pairs."""
+    """363 pairs of 113 recordings in three splits, 17 named vocoder families and 2 unnamed generators."""
 
     title = "Real recordings and public outputs of neural vocoders"
     licence = "per file: public domain, CC BY 4.0, CMU ARCTIC; repositories MIT, BSD-3-Clause, Apache-2.0"
@@ -152,7 +164,7 @@ def _pair(spoof: ListedFile, bonafide: ListedFile) -> Pair:
         bonafide=bonafide.path,
         spoof=spoof.path,
         lag=spoof.lag,
-        split=spoof.split if spoof.split in SPLITS else "test",  # type: ignore[arg-type]
+        split=spoof.split if spoof.split in SPLITS else "test",
         seen_vocoder=spoof.seen_vocoder,
         corpus=spoof.corpus,
         family=spoof.family,

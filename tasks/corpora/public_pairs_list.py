@@ -1,4 +1,6 @@
-"""Makes ``public_pairs.csv`` from a folder that holds the audio and its manifest: `python -m xaibench.tasks.corpora.public_pairs_list FOLDER`.
+"""Makes ``public_pairs.csv`` from a folder that holds the audio and its manifest.
+
+    python -m xaibench.tasks.corpora.public_pairs_list FOLDER
 
 Run once by whoever adds files; kept so that anybody can make the list again and compare. Splits are decided here and nowhere else.
 """
