@@ -1,0 +1,255 @@
+"""Clip values to table rows: means over clusters with intervals, failures imputed, tiers, and whether a row beats the best control."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xaibench.benchmark.statistics import Interval, cluster_bootstraps, tiers
+from xaibench.benchmark.suite import Suite
+from xaibench.benchmark.summary import SummaryRow
+from xaibench.benchmark.units import FAILED
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CLIP = ["pair", "utterance", "speaker", "vocoder", "seen_vocoder"]
+WHOLE = ("all", "seen", "unseen")
+"""Slices on which every metric is shown; the others show the primary ones."""
+GROUP = ["recipe", "polarity", "occluder", "metric"]
+
+Place = tuple[str, str, str, str]
+"""Recipe, polarity, occluder, metric: rows compete within one."""
+Column = tuple[str, str, str, str, str]
+"""Explainer and place."""
+Values = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class RowInfo:
+    """What a table must know of an explainer."""
+
+    label: str
+    title: str
+    control: bool
+    oracle: bool
+
+
+@dataclass
+class Block:
+    """The values of one task and detector: clips by columns, a column being an explainer at a place."""
+
+    task: str
+    detector: str
+    clips: "pd.DataFrame"
+    """One line per clip: pair, utterance, speaker, vocoder, seen_vocoder."""
+    columns: list[Column]
+    values: Values
+    """(clips, columns), NaN where undefined, failed or not measured."""
+    asked: Mask
+    """Whether the protocol asked for the value."""
+    failed: Mask
+    excused: Mask
+    """Whether the explainer does not apply to the detector."""
+    reasons: list[str]
+    """Why, by column."""
+
+    def take(self, clips: Mask, columns: Sequence[int]) -> "Block":
+        """Return some clips and columns."""
+        cells = np.ix_(np.flatnonzero(clips), np.asarray(columns, np.intp))
+        return Block(
+            self.task,
+            self.detector,
+            self.clips[clips],
+            [self.columns[i] for i in columns],
+            self.values[cells],
+            self.asked[cells],
+            self.failed[cells],
+            self.excused[cells],
+            [self.reasons[i] for i in columns],
+        )
+
+
+class Aggregator:
+    """Makes summary rows by the rules of a suite.
+
+    Args:
+        suite: Gate, clusters, draws and seed.
+        rows: What is known of each explainer, by label.
+        higher_is_better: Direction of every metric in which rows compete; others (costs, diagnostics) are averaged and no more.
+    """
+
+    def __init__(self, suite: Suite, rows: Mapping[str, RowInfo], higher_is_better: Mapping[str, bool]):
+        self.suite, self.rows, self.higher = suite, rows, higher_is_better
+
+    def summarise(self, frame: "pd.DataFrame") -> list[SummaryRow]:
+        """Summarise ``units.parquet``."""
+        found: list[SummaryRow] = []
+        for (task, detector), part in frame.groupby(["task", "detector"], sort=True):
+            block = make_block(str(task), str(detector), part)
+            self.impute(block)
+            for name, inside in self._slices(block):
+                found += self._slice_rows(block, name, inside)
+        return found
+
+    def impute(self, block: Block) -> None:
+        """Give every failed explanation, clip by clip, the lowest control: failing must never pay."""
+        for place, members in by_place(block.columns).items():
+            controls = [i for i in members if self._competes_as_control(block.columns[i][0])]
+            if place[3] not in self.higher or not controls:
+                continue
+            measured = np.where(block.failed[:, controls], np.nan, block.values[:, controls])
+            worst = worst_of(measured, self.higher[place[3]])
+            for i in members:
+                block.values[:, i] = np.where(block.failed[:, i], worst, block.values[:, i])
+
+    def _competes_as_control(self, label: str) -> bool:
+        return self.rows[label].control and not self.rows[label].oracle
+
+    def _slices(self, block: Block) -> Iterator[tuple[str, Mask]]:
+        seen = block.clips["seen_vocoder"].to_numpy(bool)
+        yield "all", np.ones(len(seen), bool)
+        if seen.any() and not seen.all():
+            yield "seen", seen
+            yield "unseen", ~seen
+        for vocoder in sorted(block.clips["vocoder"].unique()):
+            yield f"vocoder:{vocoder}", (block.clips["vocoder"] == vocoder).to_numpy()
+
+    def _slice_rows(self, block: Block, name: str, inside: Mask) -> Iterator[SummaryRow]:
+        wanted = [i for i, column in enumerate(block.columns) if name in WHOLE or column[4] in self.suite.sliced_metrics]
+        part = block.take(inside, wanted)
+        intervals = {by: self._intervals(part.values, list(part.clips[by])) for by in ("utterance", "speaker")}
+        by = "speaker" if part.clips["speaker"].nunique() >= self.suite.min_speakers else "utterance"
+        tier, beats = self._tiers(part, by, intervals[by]), self._beats(part, by, intervals[by])
+        for j, _ in enumerate(wanted):
+            if part.asked[:, j].any():
+                yield self._row(part, j, name, {k: v[j] for k, v in intervals.items()}, by, tier.get(j), beats.get(j))
+
+    def _intervals(self, values: Values, clusters: Sequence[str]) -> list[Interval]:
+        suite = self.suite
+        return cluster_bootstraps(values, clusters, n_draws=suite.n_draws, seed=suite.statistics_seed, level=suite.level)
+
+    def _enough(self, interval: Interval) -> bool:
+        return interval.n >= self.suite.min_clips
+
+    def _competitors(self, part: Block, members: Sequence[int], intervals: Sequence[Interval]) -> list[int]:
+        return [j for j in members if not self.rows[part.columns[j][0]].oracle and self._enough(intervals[j])]
+
+    def _tiers(self, part: Block, by: str, intervals: Sequence[Interval]) -> dict[int, int | None]:
+        """Rank the rows of each place in tiers, oracles and rows with too few clips left out."""
+        found: dict[int, int | None] = {}
+        for place, members in by_place(part.columns).items():
+            if place[3] not in self.higher:
+                continue
+            rows = self._competitors(part, members, intervals)
+            scores = {part.columns[j][0]: part.values[:, j] for j in rows}
+            ranks = tiers(scores, list(part.clips[by]), higher_is_better=self.higher[place[3]])
+            found |= {j: ranks[part.columns[j][0]] for j in rows}
+        return found
+
+    def _beats(self, part: Block, by: str, intervals: Sequence[Interval]) -> dict[int, bool]:
+        """Compare every explainer with the best control of its place, clip by clip."""
+        pairs: list[tuple[int, int]] = []
+        for place, members in by_place(part.columns).items():
+            rows = self._competitors(part, members, intervals)
+            controls = [j for j in rows if self.rows[part.columns[j][0]].control]
+            if place[3] in self.higher and controls:
+                sign = 1 if self.higher[place[3]] else -1
+                best = max(controls, key=lambda j: (sign * intervals[j].mean, part.columns[j][0]))
+                pairs += [(j, best) for j in rows if j not in controls]
+        if not pairs:
+            return {}
+        differences = part.values[:, [j for j, _ in pairs]] - part.values[:, [best for _, best in pairs]]
+        found = self._intervals(differences, list(part.clips[by]))
+        return {j: self._better(part.columns[j][4], i) for (j, _), i in zip(pairs, found, strict=True)}
+
+    def _better(self, metric: str, difference: Interval) -> bool:
+        return difference.low > 0 if self.higher[metric] else difference.high < 0
+
+    def _row(
+        self, part: Block, j: int, name: str, intervals: Mapping[str, Interval], by: str, tier: int | None, beats: bool | None
+    ) -> SummaryRow:
+        label, recipe, polarity, occluder, metric = part.columns[j]
+        info, official = self.rows[label], intervals[by]
+        asked, failed = part.asked[:, j], part.failed[:, j]
+        return SummaryRow(
+            task=part.task,
+            detector=part.detector,
+            explainer=label,
+            title=info.title,
+            control=info.control,
+            oracle=info.oracle,
+            recipe=recipe,
+            polarity=polarity,
+            occluder=occluder,
+            metric=metric,
+            slice=name,
+            mean=finite(official.mean),
+            low=finite(official.low),
+            high=finite(official.high),
+            n=official.n,
+            n_total=int(asked.sum()),
+            n_undefined=int((asked & ~failed & ~part.excused[:, j] & np.isnan(part.values[:, j])).sum()),
+            n_failed=int(failed.sum()),
+            clusters_utterance=intervals["utterance"].n_clusters,
+            clusters_speaker=intervals["speaker"].n_clusters,
+            interval_by=by,
+            utterance_low=finite(intervals["utterance"].low),
+            utterance_high=finite(intervals["utterance"].high),
+            speaker_low=finite(intervals["speaker"].low),
+            speaker_high=finite(intervals["speaker"].high),
+            tier=tier,
+            beats_best_control=beats,
+            note=self._note(part, j, official),
+        )
+
+    def _note(self, part: Block, j: int, interval: Interval) -> str:
+        notes = []
+        if part.excused[:, j].any():
+            notes.append(f"not applicable: {part.reasons[j]}")
+        elif not self._enough(interval):
+            notes.append(f"not enough clips: {interval.n} of {self.suite.min_clips}")
+        if failed := int(part.failed[:, j].sum()):
+            notes.append(f"{failed} failed explanations take the lowest control")
+        return "; ".join(notes)
+
+
+def make_block(task: str, detector: str, part: "pd.DataFrame") -> Block:
+    """Spread the long rows of one task and detector into clips by columns."""
+    clips = part[CLIP].drop_duplicates("pair").sort_values("pair").reset_index(drop=True)
+    keys = part[["explainer", *GROUP]].apply(tuple, axis=1)
+    columns = sorted(set(keys))
+    row = clips.reset_index().set_index("pair")["index"].reindex(part["pair"]).to_numpy()
+    column = keys.map({key: i for i, key in enumerate(columns)}).to_numpy()
+    shape = (len(clips), len(columns))
+    status = part["status"].to_numpy()
+    values, asked, failed, excused = np.full(shape, np.nan), np.zeros(shape, bool), np.zeros(shape, bool), np.zeros(shape, bool)
+    values[row, column] = part["value"].to_numpy(np.float64, na_value=np.nan)
+    asked[row, column] = True
+    failed[row, column] = np.isin(status, sorted(FAILED))
+    excused[row, column] = status == "not_applicable"
+    reasons = dict(zip(column, part["why"], strict=True)) if excused.any() else {}
+    return Block(task, detector, clips, columns, values, asked, failed, excused, [reasons.get(i, "") for i in range(len(columns))])
+
+
+def by_place(columns: Sequence[Column]) -> dict[Place, list[int]]:
+    """Group columns by what they compete in."""
+    groups: dict[Place, list[int]] = {}
+    for i, (_, *place) in enumerate(columns):
+        groups.setdefault(tuple(place), []).append(i)  # type: ignore[arg-type]
+    return groups
+
+
+def worst_of(values: Values, higher_is_better: bool) -> Values:
+    """Return the worst value of each line, NaN where none is defined."""
+    filled = np.where(np.isnan(values), np.inf if higher_is_better else -np.inf, values)
+    found = filled.min(1) if higher_is_better else filled.max(1)
+    return np.where(np.isinf(found), np.nan, found)
+
+
+def finite(value: float) -> float | None:
+    """Round to ten significant digits, beyond which machines differ; NaN and infinity become null."""
+    return float(f"{value:.10g}") if np.isfinite(value) else None

@@ -1,0 +1,141 @@
+"""The explain stage: one unit in, one record out, whatever the explainer does.
+
+The explainer sees a waveform and a detector. Twin, mask, vocoder and speaker stay on this side; only oracles are handed the twin.
+"""
+
+import torch
+from torch import Tensor
+
+from xaibench.benchmark.heatmaps import write_heatmap
+from xaibench.benchmark.observe import Meter, Seal, sealed_randomness, time_limit
+from xaibench.benchmark.plan import PlannedClip
+from xaibench.benchmark.units import Explanation, Problem, Status, Twins, Unit
+from xaibench.benchmark.world import World
+from xaibench.errors import NotApplicableError
+from xaibench.types import Clip, Detector, Explainer, Task
+
+
+class InvalidHeatmapError(Exception):
+    """The explainer returned something that is no heatmap, or broke its contract."""
+
+
+def explain_unit(world: World, planned: PlannedClip, clip: Clip, unit: Unit, seal: Seal, attempt: int = 1) -> Explanation:
+    """Explain one clip and store the heatmap.
+
+    Raises:
+        RunError: If the heatmap cannot be stored. Nothing else: what goes wrong in the explainer is written into the record.
+    """
+    detector = world.detectors[unit.detector]
+    meter = Meter(detector)
+    heatmap: Tensor | None = None
+    status: Status = "ok"
+    problem: Problem | None = None
+    try:
+        heatmap = _explain(world, planned, clip, unit, meter, seal)
+    except Exception as error:  # a plugin may raise anything, and the run goes on
+        status, problem = verdict(error)
+    return Explanation(
+        key=unit.key,
+        unit=unit,
+        status=status,
+        problem=problem,
+        heatmap_sha256="" if heatmap is None else write_heatmap(world.folder, heatmap),
+        negative=heatmap is not None and bool((heatmap < 0).any()),
+        cost=meter.cost,
+        attempt=attempt,
+    )
+
+
+def _explain(world: World, planned: PlannedClip, clip: Clip, unit: Unit, meter: Meter, seal: Seal) -> Tensor:
+    detector = world.detectors[unit.detector]
+    task = world.tasks[unit.clip.task]
+    explainer = world.ready(unit.explainer, unit.recipe, unit.clip.task, planned.pair)
+    usable, reason = explainer.applicable(detector)
+    if not usable:
+        raise NotApplicableError(reason)
+    device = device_of(detector)
+    references = _references(explainer, task, clip)
+    generator = torch.Generator(device).manual_seed(unit.seed)
+    waveform = clip.spoof[None].to(device, copy=True)
+    try:
+        with sealed_randomness(unit.seed), time_limit(world.timeout_s), meter:
+            heatmap = explainer.explain(
+                waveform, detector, references=None if references is None else references.to(device), generator=[generator]
+            )
+    finally:
+        changed = seal.broken()
+        if changed:
+            seal.mend()
+    if changed:
+        raise InvalidHeatmapError(f"explainer must leave the detector as it found it, got a changed {changed}; work on a copy")
+    grid = world.stft(unit.clip.task)
+    return checked(heatmap, (1, grid.bins, grid.frames(clip.spoof.shape[-1])))
+
+
+def _references(explainer: Explainer, task: Task, clip: Clip) -> Tensor | None:
+    if explainer.oracle:
+        return clip.bonafide[None]
+    return task.references(clip.pair) if "references" in explainer.needs else None
+
+
+def device_of(detector: Detector) -> torch.device:
+    """Return the device of a detector's parameters."""
+    return next((p.device for p in detector.parameters()), torch.device("cpu"))
+
+
+def checked(heatmap: object, shape: tuple[int, int, int]) -> Tensor:
+    """Return a valid heatmap of one clip as (F, N), or say what is wrong with it.
+
+    Raises:
+        InvalidHeatmapError: If it is no tensor, has another shape or dtype, or holds NaN or infinity.
+    """
+    if not isinstance(heatmap, Tensor):
+        raise InvalidHeatmapError(f"heatmap must be a tensor, got {type(heatmap).__name__}; return (B, F, N) float32")
+    if tuple(heatmap.shape) != shape:
+        raise InvalidHeatmapError(f"heatmap must have shape {shape}, got {tuple(heatmap.shape)}; project it to the task's grid")
+    if heatmap.dtype != torch.float32:
+        raise InvalidHeatmapError(f"heatmap must be float32, got {str(heatmap.dtype).removeprefix('torch.')}; call .float()")
+    bad = int((~torch.isfinite(heatmap)).sum())
+    if bad:
+        raise InvalidHeatmapError(f"heatmap must be finite, got {bad} cells with NaN or infinity; guard divisions and logarithms")
+    return heatmap.detach()[0].cpu()
+
+
+def verdict(error: Exception) -> tuple[Status, Problem]:
+    """Sort an exception into the way the unit ended."""
+    message = (str(error).strip().splitlines() or ["no message"])[0][:500]
+    problem = Problem(kind=type(error).__name__, message=message)
+    if isinstance(error, NotApplicableError):
+        return "not_applicable", problem
+    if isinstance(error, InvalidHeatmapError):
+        return "invalid", problem
+    return ("timeout" if isinstance(error, TimeoutError) else "error"), problem
+
+
+def measure_twins(world: World, planned: PlannedClip, clip: Clip) -> Twins:
+    """Ask the detector for the log-odds of both twins."""
+    detector = world.detectors[planned.detector]
+    meter = Meter(detector)
+    values: list[float] = []
+    status: Status = "ok"
+    problem: Problem | None = None
+    try:
+        with meter, torch.no_grad():
+            twins = torch.stack([clip.bonafide, clip.spoof]).to(device_of(detector))
+            values = [float(detector.spoof_logit(twin[None])) for twin in twins]
+        if not all(map(torch.isfinite, torch.tensor(values))):
+            raise InvalidHeatmapError(f"log-odds must be finite, got {values}; look at the detector's input")
+    except Exception as error:  # a detector is a plugin too
+        values = []
+        status, problem = verdict(error)
+    bonafide, spoof = values or (None, None)
+    return Twins(
+        key=planned.key,
+        clip=planned.ref,
+        detector=planned.detector,
+        status=status,
+        problem=problem,
+        bonafide=bonafide,
+        spoof=spoof,
+        cost=meter.cost,
+    )

@@ -1,0 +1,99 @@
+"""The end of a run: records to tables, tables to the summary."""
+
+from collections import Counter
+from statistics import median
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from xaibench.benchmark.aggregate import Aggregator, RowInfo, finite
+from xaibench.benchmark.metrics.ranking import auroc, rank
+from xaibench.benchmark.results import units_frame, write_summary, write_tables
+from xaibench.benchmark.summary import DetectorRow, Summary
+from xaibench.benchmark.tidy import Tidy
+from xaibench.registry import METRICS
+
+if TYPE_CHECKING:
+    from xaibench.benchmark.session import Session
+    from xaibench.benchmark.suite import Curves
+
+
+def finish(session: "Session", curves: "dict[str, Curves]", slow: dict[str, bool]) -> None:
+    """Write the parquet tables and ``summary.json`` of a session.
+
+    Raises:
+        RunError: If the folder cannot be written.
+    """
+    world, plan = session.world, session.plan
+    tidy = Tidy(plan, session.explanations, session.scores, session.items, session.expected)
+    frame = units_frame(tidy.units())
+    write_tables(session.folder, frame, tidy.curves(), tidy.timings(session.twins.values()))
+    infos = {label: RowInfo(label, label, e.control, e.oracle) for label, e in world.explainers.items()}
+    rows = Aggregator(world.suite, infos, directions()).summarise(frame)
+    statuses = Counter(record.status for record in session.explanations.values())
+    tasks = tuple(
+        {
+            "name": label,
+            "title": task.title,
+            "version": task.version,
+            "licence": task.licence,
+            "truth": task.truth,
+            "fingerprint": task.fingerprint(),
+            "recipes": list(plan.recipes[label]),
+        }
+        for label, task in sorted(world.tasks.items())
+    )
+    detectors = tuple(_detector(session, task, curves.get(task), slow) for task in sorted(world.tasks))
+    summary = Summary(
+        run=plan.id,
+        suite=world.suite.name,
+        tier=plan.tier,
+        tasks=tasks,
+        detectors=detectors,
+        rows=tuple(rows),
+        n_units=sum(len(group) for group in plan.units),
+        n_by_status=dict(sorted(statuses.items())),
+    )
+    write_summary(session.folder, summary)
+
+
+def directions() -> dict[str, bool]:
+    """Return whether higher is better, for every metric in which explainers compete."""
+    infos = [METRICS.get(name).info for name in METRICS.names()]
+    return {info.name: info.higher_is_better for info in infos if info.family in ("localization", "faithfulness", "complexity")}
+
+
+def _detector(session: "Session", task: str, curves: "Curves | None", slow: dict[str, bool]) -> DetectorRow:
+    """Describe the twins' log-odds: how well the detector tells them apart on these clips, and how many pass the gate."""
+    world = session.world
+    label = world.detector_of[task]
+    known = [twins for clip in session.plan.clips if clip.ref.task == task and (twins := session.twins.get(clip.key)) is not None]
+    pairs = [(t.bonafide, t.spoof) for t in known if t.bonafide is not None and t.spoof is not None]
+    gaps = [spoof - bonafide for bonafide, spoof in pairs]
+    return DetectorRow(
+        task=task,
+        detector=label,
+        fingerprint=world.detectors[label].fingerprint(),
+        n_clips=sum(clip.ref.task == task for clip in session.plan.clips),
+        n_gated=len(session.passing(task)),
+        gap_gate=world.suite.gap_gate,
+        min_clips=world.suite.min_clips,
+        median_gap=finite(median(gaps)) if gaps else None,
+        pair_accuracy=finite(float(np.mean([gap > 0 for gap in gaps]))) if gaps else None,
+        auc=_auc(pairs),
+        slow=slow[label],
+        curve_clips=len(session.curve_clips(task, curves)) if curves else 0,
+        curve_steps=curves.steps if curves else 0,
+        occluders=curves.occluders if curves else (),
+    )
+
+
+def _auc(pairs: list[tuple[float, float]]) -> float | None:
+    """Probability that a spoof scores above a bona fide clip, each recording counted once per clip of the run."""
+    if not pairs:
+        return None
+    scores = np.array([b for b, _ in pairs] + [s for _, s in pairs])
+    hits = np.repeat([0.0, 1.0], len(pairs))
+    ranking = rank(scores)
+    positives = ranking.group_sums(hits[ranking.order])
+    return finite(auroc(positives, ranking.group_sizes() - positives))

@@ -1,0 +1,117 @@
+"""The folder of a run: made, locked by one process, and never a folder that holds something else."""
+
+import fcntl
+import json
+import os
+import shutil
+import socket
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from xaibench.errors import DataError, RunError
+from xaibench.tasks.cache import atomic_write
+
+MANIFEST = "manifest.json"
+JOURNAL = "journal.sqlite"
+DONE = "DONE"
+_OURS = (JOURNAL, f"{JOURNAL}-wal", f"{JOURNAL}-shm", "heatmaps", "report", "units.parquet", "curves.parquet", "timings.parquet")
+
+
+class RunFolder:
+    """An exclusively locked run folder; the lock dies with the process."""
+
+    def __init__(self, path: Path, fresh: bool = False):
+        self.path = path
+        self._lock: int | None = None
+        try:
+            self._refuse_foreign()
+            (path / "heatmaps").mkdir(parents=True, exist_ok=True)
+            self._acquire()
+            if fresh:
+                self._clear()
+        except OSError as error:
+            self.release()
+            raise self.unwritable(error) from error
+
+    def _refuse_foreign(self) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise RunError(f"out must be a folder, got the file {self.path}; choose another name")
+        known = self.path.is_dir() and ((self.path / "LOCK").exists() or (self.path / MANIFEST).exists())
+        if self.path.is_dir() and not known and any(self.path.iterdir()):
+            raise RunError(f"out must be new, empty or a run folder, got {self.path} with other files in it; choose another name")
+
+    def _acquire(self) -> None:
+        handle = os.open(self.path / "LOCK", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.read(handle, 200).decode(errors="replace").strip() or "unknown"
+            os.close(handle)
+            raise RunError(
+                f"run folder must not be in use, got {self.path} held by {holder}; wait for it or choose another --out"
+            ) from error
+        os.ftruncate(handle, 0)
+        os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        self._lock = handle
+
+    def _clear(self) -> None:
+        for name in (*_OURS, MANIFEST, "summary.json", DONE):
+            target = self.path / name
+            shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
+        (self.path / "heatmaps").mkdir()
+
+    def unwritable(self, error: Exception) -> RunError:
+        """Word a failure to write."""
+        reason = getattr(error, "strerror", None) or str(error)
+        return RunError(f"out must be a folder that can be written, got {self.path}: {reason}; free some space or choose another --out")
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file whole or not at all.
+
+        Raises:
+            RunError: If the folder cannot be written.
+        """
+        try:
+            atomic_write(self.path / name, content)
+        except (OSError, DataError) as error:
+            raise self.unwritable(error.__cause__ if isinstance(error.__cause__, OSError) else error) from error
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write strict JSON, sorted and indented."""
+        self.write(name, (json.dumps(value, sort_keys=True, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode())
+
+    def manifest(self) -> dict[str, Any]:
+        """Read the manifest of an earlier start; empty if there was none.
+
+        Raises:
+            RunError: If it is damaged.
+        """
+        try:
+            found: dict[str, Any] = json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise RunError(f"manifest must be JSON, got {self.path / MANIFEST}: {error}; delete it, the journal stays") from error
+        return found
+
+    def forget_done(self) -> None:
+        """Take back the mark of completeness while the run is under way."""
+        (self.path / DONE).unlink(missing_ok=True)
+
+    @property
+    def lock_handle(self) -> int | None:
+        """File descriptor of the lock, which forked workers close, so that it dies with this process alone."""
+        return self._lock
+
+    def release(self) -> None:
+        """Give the folder free."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.release()

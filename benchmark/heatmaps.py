@@ -1,0 +1,70 @@
+"""Heatmaps on disk: lossless, named by their content, readable by numpy without pickles.
+
+A file is the ``.npy`` under zstd of one float32 map; its name is the SHA-256 of the little-endian values, which is verified on reading.
+"""
+
+import io
+import os
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xaibench.errors import RunError
+
+MAX_BYTES = 1 << 30
+"""No heatmap of a supported grid comes near; a file that unpacks to more is damaged."""
+
+
+def heatmap_path(folder: Path, digest: str) -> Path:
+    """Where the heatmap of this hash lies in a run folder."""
+    return folder / "heatmaps" / f"{digest}.npy.zst"
+
+
+def write_heatmap(folder: Path, heatmap: Tensor) -> str:
+    """Store one map (F, N) and return its SHA-256; a map that is already there costs nothing.
+
+    The file appears whole or not at all. It is not synced to the disk: a file torn by a power cut fails its hash and is made again.
+
+    Raises:
+        RunError: If the folder is full or cannot be written.
+    """
+    import pyarrow
+
+    array = np.ascontiguousarray(heatmap.detach().cpu().numpy(), dtype="<f4")
+    digest = sha256(array.tobytes()).hexdigest()
+    path = heatmap_path(folder, digest)
+    if path.exists():
+        return digest
+    part = path.with_name(f".{digest}.{os.getpid()}.part")
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    try:
+        with pyarrow.output_stream(str(part), compression="zstd") as stream:
+            stream.write(buffer.getvalue())
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise RunError(f"out must be a folder that can be written, got {folder}: {error}; free some space or choose --out") from error
+    return digest
+
+
+def read_heatmap(folder: str | Path, digest: str) -> Tensor:
+    """Read one map, (F, N) float32.
+
+    Raises:
+        RunError: If it is missing or damaged.
+    """
+    import pyarrow
+
+    path = heatmap_path(Path(folder), digest)
+    try:
+        with pyarrow.input_stream(str(path), compression="zstd") as stream:
+            array = np.load(io.BytesIO(stream.read(MAX_BYTES)), allow_pickle=False)
+        if array.dtype != np.dtype("<f4") or sha256(array.tobytes()).hexdigest() != digest:
+            raise ValueError("content differs from its name")
+    except (OSError, ValueError, EOFError) as error:
+        raise RunError(f"heatmap must be intact, got {path.name}: {error}; delete it and give the same command again") from error
+    return torch.from_numpy(array)

@@ -1,0 +1,82 @@
+"""The journal of a run: every finished unit, the moment it is finished, in one SQLite file with one writer.
+
+Write-ahead logging keeps the file valid through SIGKILL at any moment; at worst the last unit is made again.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pydantic import BaseModel, ValidationError
+
+from xaibench.benchmark.units import SCHEMA_VERSION, Explanation, Score, Twins
+from xaibench.errors import RunError
+
+KINDS: dict[str, type[BaseModel]] = {"explanation": Explanation, "twins": Twins, "score": Score}
+_KIND_OF = {model: kind for kind, model in KINDS.items()}
+Record = Explanation | Twins | Score
+
+
+class Journal:
+    """Records by key. Open it as a context manager, in one process only; readers may open it with ``read_only``."""
+
+    def __init__(self, path: Path, read_only: bool = False):
+        self.path = path
+        try:
+            self._db = sqlite3.connect(f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}", uri=True, isolation_level=None)
+            if not read_only:
+                self._prepare()
+            (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+        if version != SCHEMA_VERSION:
+            raise RunError(f"journal must have schema {SCHEMA_VERSION}, got {version} in {path}; use the release that wrote it, or --fresh")
+
+    def _prepare(self) -> None:
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        self._db.execute("CREATE TABLE IF NOT EXISTS records (key TEXT PRIMARY KEY, kind TEXT NOT NULL, body TEXT NOT NULL) WITHOUT ROWID")
+        if self._db.execute("PRAGMA user_version").fetchone() == (0,):
+            self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+
+    def put(self, record: Record) -> None:
+        """Write one record; it replaces an older one of the same key.
+
+        Raises:
+            RunError: If the disk is full or the file was damaged.
+        """
+        try:
+            self._db.execute(
+                "INSERT OR REPLACE INTO records VALUES (?, ?, ?)", (record.key, _KIND_OF[type(record)], record.model_dump_json())
+            )
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+
+    def records(self, kind: str) -> Iterator[Record]:
+        """Read all records of a kind (``"explanation"``, ``"twins"``, ``"score"``), by key.
+
+        Raises:
+            RunError: If a record cannot be read.
+        """
+        model = KINDS[kind]
+        try:
+            for (body,) in self._db.execute("SELECT body FROM records WHERE kind = ? ORDER BY key", (kind,)):
+                yield model.model_validate_json(body)  # type: ignore[misc]
+        except (sqlite3.Error, ValidationError) as error:
+            raise self._failure(error) from error
+
+    def close(self) -> None:
+        """Fold the write-ahead log into the file."""
+        self._db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _failure(self, error: Exception) -> RunError:
+        reason = str(error).splitlines()[0]
+        return RunError(f"journal must be a file that can be read and written, got {self.path}: {reason}; free some space or start --fresh")

@@ -1,0 +1,151 @@
+"""What the harness sees of a plugin at work: what it cost, and whether it left the detector and the random state as it found them."""
+
+import random
+import resource
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from xaibench.benchmark.units import Cost
+
+
+class Meter:
+    """Counts clips through the detector, forwards and backwards, while its block runs; ``cost`` is the bill."""
+
+    def __init__(self, detector: nn.Module):
+        self.detector = detector
+        self.forwards = 0
+        self.backwards = 0
+        self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
+        self._start = time.perf_counter()
+        self._seconds = 0.0
+
+    def _count(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if not isinstance(output, Tensor):
+            return
+        clips = len(output) if output.ndim else 1
+        self.forwards += clips
+        if output.requires_grad:
+            output.register_hook(lambda _: self._count_backward(clips))  # type: ignore[no-untyped-call]
+
+    def _count_backward(self, clips: int) -> None:
+        self.backwards += clips
+
+    def __enter__(self) -> Self:
+        self._hook = self.detector.register_forward_hook(self._count)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._hook.remove()
+        self._seconds = time.perf_counter() - self._start
+
+    @property
+    def cost(self) -> Cost:
+        """The bill of the block."""
+        return Cost(
+            seconds=round(self._seconds, 6),
+            forwards=self.forwards,
+            backwards=self.backwards,
+            peak_rss_mb=peak_rss_mb(),
+            host=socket.gethostname(),
+            started_at=self._started_at,
+        )
+
+
+def peak_rss_mb() -> float:
+    """Peak resident memory of this process in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1 << 20 if sys.platform == "darwin" else 1 << 10), 1)
+
+
+class Seal:
+    """A picture of a detector before a plugin touches it: ``broken`` says what changed, ``mend`` undoes it."""
+
+    def __init__(self, detector: nn.Module):
+        self.detector = detector
+        self._values = {name: tensor.detach().clone() for name, tensor in self._tensors().items()}
+        self._frozen = {name: tensor.requires_grad for name, tensor in self._tensors().items()}
+        self._modes = {name: module.training for name, module in detector.named_modules()}
+        self._hooks = self._hook_ids()
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {**dict(self.detector.named_parameters()), **dict(self.detector.named_buffers())}
+
+    def _hook_tables(self) -> list[dict[int, Any]]:
+        names = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+        return [getattr(module, name) for module in self.detector.modules() for name in names]
+
+    def _hook_ids(self) -> list[set[int]]:
+        return [set(table) for table in self._hook_tables()]
+
+    def broken(self) -> str:
+        """Name what differs from the picture; empty if nothing does."""
+        now = self._tensors()
+        changed = [n for n, v in self._values.items() if n not in now or not torch.equal(v, now[n]) or now[n].grad is not None]
+        if changed:
+            return f"parameter {changed[0]}"
+        if any(now[name].requires_grad != flag for name, flag in self._frozen.items()):
+            return "requires_grad"
+        if any(module.training != self._modes.get(name) for name, module in self.detector.named_modules()):
+            return "training mode"
+        return "hooks" if self._hook_ids() != self._hooks else ""
+
+    def mend(self) -> None:
+        """Put values, gradients, modes and hooks back."""
+        with torch.no_grad():
+            for name, tensor in self._tensors().items():
+                tensor.copy_(self._values[name])
+                tensor.grad = None
+                tensor.requires_grad_(self._frozen[name])
+        for name, module in self.detector.named_modules():
+            module.training = self._modes.get(name, False)
+        for table, known in zip(self._hook_tables(), self._hooks, strict=True):
+            for extra in set(table) - known:
+                del table[extra]
+
+
+@contextmanager
+def sealed_randomness(seed: int) -> Iterator[None]:
+    """Seed every global generator for the block and put their states back after it, whatever the block drew."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002 (the legacy state is what is protected)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    torch.manual_seed(seed)
+    try:
+        with torch.enable_grad():
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+        torch.set_rng_state(states[2])
+
+
+@contextmanager
+def time_limit(seconds: float | None) -> Iterator[None]:
+    """Raise ``TimeoutError`` in the block after this many seconds; works in the main thread of a process on Unix, else has no effect."""
+    import signal
+    import threading
+
+    if seconds is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def expire(_number: int, _frame: Any) -> None:
+        raise TimeoutError(f"took longer than {seconds:g} s")
+
+    previous = signal.signal(signal.SIGALRM, expire)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)

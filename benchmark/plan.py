@@ -1,0 +1,146 @@
+"""Plan a run: which clips, which units, under which keys. Pure: equal content gives equal keys, in whatever order it was asked for."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+
+from xaibench.benchmark.source import source_hash
+from xaibench.benchmark.suite import Budget, TierName, select_pairs
+from xaibench.benchmark.units import ClipRef, Unit
+from xaibench.benchmark.world import World
+from xaibench.errors import NothingMeasuredError
+from xaibench.types import Detector, Explainer, Pair, Task, content_hash
+
+
+@dataclass(frozen=True)
+class PlannedClip:
+    """A clip of the run: where its pair is found, and what its results are called."""
+
+    ref: ClipRef
+    pair: Pair
+    detector: str
+    twins_identity: str
+    """Hash of what the twins' log-odds depend on."""
+
+    @property
+    def key(self) -> str:
+        """Key of the twins' record."""
+        return content_hash({"stage": "twins", "identity": self.twins_identity})
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All units of a run, clip by clip."""
+
+    clips: tuple[PlannedClip, ...]
+    units: tuple[tuple[Unit, ...], ...]
+    """Units of each clip, in the order of ``clips``."""
+    recipes: dict[str, tuple[str, ...]]
+    """Mask recipes of each task, primary first."""
+    tier: TierName
+    suite_hash: str
+
+    @cached_property
+    def id(self) -> str:
+        """Hash of everything that decides the result; the same command finds the same folder by it."""
+        keys = sorted(unit.key for group in self.units for unit in group)
+        recipes = {task: sorted(names) for task, names in self.recipes.items()}
+        return content_hash({"units": keys, "recipes": recipes, "tier": self.tier, "suite": self.suite_hash})
+
+
+def make_plan(world: World, budget: Budget, tier: TierName, limit: int | None, extra_recipes: Sequence[str]) -> Plan:
+    """Choose the clips of every task and list their units.
+
+    Raises:
+        NothingMeasuredError: If no task has a test clip.
+    """
+    clips: list[PlannedClip] = []
+    units: list[tuple[Unit, ...]] = []
+    recipes: dict[str, tuple[str, ...]] = {}
+    for label, task in world.tasks.items():
+        recipes[label] = tuple(dict.fromkeys((*task.recipes, *extra_recipes)))
+        planner = _Planner(world, label, recipes[label])
+        for pair in select_pairs(task.pairs("test"), limit if limit is not None else budget.clips):
+            clips.append(planner.clip(pair))
+            units.append(tuple(planner.units(pair)))
+    if not clips:
+        raise NothingMeasuredError(f"tasks must have test clips, got none in {', '.join(world.tasks)}; see `xaibench info`")
+    return Plan(tuple(clips), tuple(units), recipes, tier, world.suite.content_hash())
+
+
+class _Planner:
+    """Plans one task; what all its clips share is hashed once."""
+
+    def __init__(self, world: World, label: str, recipes: Sequence[str]):
+        self.world, self.label, self.recipes = world, label, recipes
+        self.task: Task = world.tasks[label]
+        self.detector_label = world.detector_of[label]
+        self.detector_identity = _detector_identity(world.detectors[self.detector_label])
+        self.fingerprint = self.task.fingerprint()
+        self.stft = world.stft(label).content_hash()
+        self.sources = {name: source_hash(type(explainer)) for name, explainer in world.explainers.items()}
+        self._states: dict[int, str] = {}
+
+    def ref(self, pair: Pair) -> ClipRef:
+        return ClipRef(
+            task=self.label,
+            split=pair.split,
+            pair=pair.id,
+            utterance=pair.utterance,
+            speaker=pair.speaker,
+            vocoder=pair.vocoder,
+            family=pair.family or pair.vocoder,
+            seen_vocoder=pair.seen_vocoder,
+        )
+
+    def clip(self, pair: Pair) -> PlannedClip:
+        identity = content_hash({"task": self.fingerprint, "pair": _pair_identity(pair), "detector": self.detector_identity})
+        return PlannedClip(self.ref(pair), pair, self.detector_label, identity)
+
+    def units(self, pair: Pair) -> Iterator[Unit]:
+        ref = self.ref(pair)
+        for label, explainer in self.world.explainers.items():
+            bound = any(f.name == "recipe" for f in fields(explainer))
+            for recipe in self.recipes if bound else ("",):
+                yield self._unit(ref, pair, label, recipe)
+
+    def _unit(self, ref: ClipRef, pair: Pair, label: str, recipe: str) -> Unit:
+        shared = self.world.variant(label, recipe, self.label)
+        explainer = shared.bind(self.task, pair)
+        identity = {
+            "task": self.fingerprint,
+            "pair": _pair_identity(pair),
+            "detector": self.detector_identity,
+            "explainer": {
+                "name": explainer.name,
+                "version": explainer.version,
+                "config": explainer.config(),
+                "state": self._state(explainer, shared),
+                "source": self.sources[label],
+            },
+            "stft": self.stft,
+            "seed": self.world.seed,
+        }
+        return Unit(
+            clip=ref,
+            detector=self.detector_label,
+            explainer=label,
+            recipe=recipe,
+            polarity=explainer.polarity,
+            identity=identity,
+        )
+
+    def _state(self, explainer: Explainer, shared: Explainer) -> str:
+        if explainer is not shared:  # bound to this clip
+            return explainer.state_hash()
+        if id(shared) not in self._states:
+            self._states[id(shared)] = shared.state_hash()
+        return self._states[id(shared)]
+
+
+def _pair_identity(pair: Pair) -> dict[str, str | int]:
+    return {"id": pair.id, "bonafide": pair.bonafide_sha256, "spoof": pair.spoof_sha256, "lag": pair.lag}
+
+
+def _detector_identity(detector: Detector) -> str:
+    return content_hash({"fingerprint": detector.fingerprint(), "source": source_hash(type(detector))})

@@ -1,0 +1,196 @@
+"""Run chunks of work in this process or in several, in any order, with the same bits.
+
+A worker is a forked process with one thread that takes a chunk, sends one record per item, and asks for the next. If it dies, the item
+that it was at is recorded as lost, the rest of its chunk is given to a new worker, and everything else goes on.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import traceback
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
+from typing import Any, Generic, TypeVar
+
+import torch
+
+from xaibench.errors import XaibenchError
+
+Item = TypeVar("Item")
+Record = TypeVar("Record")
+
+
+@dataclass(frozen=True)
+class Chunk(Generic[Item]):
+    """Items that share what is costly to load: those of one clip."""
+
+    subject: Any
+    items: tuple[Item, ...]
+
+
+@dataclass(frozen=True)
+class Work(Generic[Item, Record]):
+    """What is done with a chunk."""
+
+    run: Callable[[Chunk[Item]], Iterator[Record]]
+    """Yields exactly one record per item, in order."""
+    lost: Callable[[Chunk[Item], Item, str], Record]
+    """Makes the record of an item whose worker died."""
+
+
+def execute(
+    work: Work[Item, Record], chunks: Sequence[Chunk[Item]], jobs: int, stopping: Callable[[], bool], close_in_child: Sequence[int] = ()
+) -> Iterator[Record]:
+    """Yield the records of all chunks as they come; stops early, between items, once ``stopping()`` is true.
+
+    Args:
+        work: What to do.
+        chunks: What to do it with.
+        jobs: Worker processes; 1 works in this process.
+        stopping: Asked between items.
+        close_in_child: File descriptors that workers must not keep open.
+    """
+    if jobs <= 1 or len(chunks) <= 1 or sys.platform == "win32":
+        yield from _serial(work, chunks, stopping)
+        return
+    pool = _Pool(work, chunks, min(jobs, len(chunks)), close_in_child)
+    try:
+        yield from pool.records(stopping)
+    finally:
+        pool.close()
+
+
+def _serial(work: Work[Item, Record], chunks: Sequence[Chunk[Item]], stopping: Callable[[], bool]) -> Iterator[Record]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in workers: another number of threads is another order of additions
+    try:
+        for chunk in chunks:
+            if stopping():
+                return
+            for record in work.run(chunk):
+                yield record
+                if stopping():
+                    return
+    finally:
+        torch.set_num_threads(threads)
+
+
+@dataclass
+class _Worker(Generic[Item]):
+    process: Any
+    pipe: Connection
+    chunk: Chunk[Item] | None = None
+    done: int = 0
+
+
+class _Pool(Generic[Item, Record]):
+    def __init__(self, work: Work[Item, Record], chunks: Sequence[Chunk[Item]], jobs: int, close_in_child: Sequence[int]):
+        self._context = multiprocessing.get_context("fork")
+        self._work, self._waiting, self._close = work, deque(chunks), close_in_child
+        self._stop = self._context.Event()
+        self._workers: list[_Worker[Item]] = []
+        for _ in range(jobs):
+            self._workers.append(self._start())
+
+    def _start(self) -> _Worker[Item]:
+        ours, theirs = self._context.Pipe()
+        others = [worker.pipe for worker in self._workers] + [ours]
+        process = self._context.Process(target=_serve, args=(self._work, theirs, self._stop, others, self._close), daemon=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # forking beside threads: workers use one thread and no locks of ours
+            process.start()
+        theirs.close()
+        return _Worker(process, ours)
+
+    def records(self, stopping: Callable[[], bool]) -> Iterator[Record]:
+        """Hand out chunks and collect records until both run dry."""
+        for worker in self._workers:
+            self._hand_out(worker)
+        while busy := {worker.pipe: worker for worker in self._workers if worker.chunk is not None}:
+            if stopping():
+                self._stop.set()
+                self._waiting.clear()
+            for pipe in wait(list(busy), timeout=0.5):
+                yield from self._receive(busy[pipe])  # type: ignore[index]
+
+    def _hand_out(self, worker: _Worker[Item]) -> None:
+        worker.chunk, worker.done = None, 0
+        if self._waiting:
+            worker.chunk = self._waiting.popleft()
+            worker.pipe.send(worker.chunk)
+
+    def _receive(self, worker: _Worker[Item]) -> Iterator[Record]:
+        try:
+            kind, content = worker.pipe.recv()
+        except (EOFError, ConnectionResetError):
+            yield from self._bury(worker)
+            return
+        if kind == "record":
+            worker.done += 1
+            yield content
+        elif kind == "error":
+            raise content
+        else:
+            self._hand_out(worker)
+
+    def _bury(self, worker: _Worker[Item]) -> Iterator[Record]:
+        """Record the item at which a worker died, and give the rest of its chunk to a new one."""
+        worker.process.join()
+        self._workers.remove(worker)
+        worker.pipe.close()
+        chunk = worker.chunk
+        if chunk is not None and worker.done < len(chunk.items):
+            yield self._work.lost(chunk, chunk.items[worker.done], _cause_of_death(worker.process.exitcode))
+            rest = chunk.items[worker.done + 1 :]
+            if rest and not self._stop.is_set():
+                self._waiting.appendleft(replace(chunk, items=rest))
+        if self._waiting:
+            self._workers.append(self._start())
+            self._hand_out(self._workers[-1])
+
+    def close(self) -> None:
+        """Dismiss the workers; those still at work are ended."""
+        for worker in self._workers:
+            with contextlib.suppress(OSError):
+                worker.pipe.send(None)
+            if worker.chunk is not None:
+                worker.process.terminate()
+        for worker in self._workers:
+            worker.process.join(timeout=10)
+            worker.pipe.close()
+
+
+def _cause_of_death(exit_code: int | None) -> str:
+    if exit_code is not None and exit_code < 0:
+        name = signal.Signals(-exit_code).name
+        return f"worker process was ended by {name}" + (", most likely for want of memory" if name == "SIGKILL" else "")
+    return f"worker process ended with exit code {exit_code}"
+
+
+def _serve(work: Work[Any, Any], pipe: Connection, stop: Any, others: Sequence[Connection], close: Sequence[int]) -> None:
+    """Life of a worker: chunks in, records out, until the parent says so or is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent drains
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for other in others:
+        other.close()
+    for handle in close:
+        os.close(handle)
+    torch.set_num_threads(1)
+    try:
+        while (chunk := pipe.recv()) is not None:
+            for record in work.run(chunk):
+                pipe.send(("record", record))
+                if stop.is_set():
+                    break
+            pipe.send(("end", None))
+    except (EOFError, BrokenPipeError):
+        return
+    except XaibenchError as error:  # a full disk, say
+        pipe.send(("error", error))
+    except Exception:  # a fault of the harness, for plugins' are in their records
+        pipe.send(("error", RuntimeError(f"worker failed\n{traceback.format_exc()}")))

@@ -1,0 +1,135 @@
+"""The result of a run: long tables in parquet, the summary in JSON, and one object that holds them.
+
+``units.parquet`` and ``summary.json`` hold neither clocks nor hosts: the same inputs give the same bytes, interrupted or not.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xaibench.benchmark.folder import DONE, RunFolder
+from xaibench.benchmark.heatmaps import read_heatmap
+from xaibench.benchmark.summary import Summary
+from xaibench.benchmark.tidy import UNIT_COLUMNS, UNIT_ORDER
+from xaibench.errors import RunError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor
+
+CURVE_COLUMNS = ("task", "detector", "pair", "explainer", "polarity", "occluder", "order", "fractions", "log_odds")
+TIMING_COLUMNS = ("key", "stage", "seconds", "forwards", "backwards", "peak_rss_mb", "host", "started_at", "attempt")
+TYPES = {"seen_vocoder": "bool", "value": "double", "fractions": "list", "log_odds": "list"}
+COUNTS = ("forwards", "backwards", "attempt")
+
+
+@dataclass(frozen=True)
+class Results:
+    """A finished run, read from its folder."""
+
+    path: Path
+
+    @classmethod
+    def read(cls, path: str | Path, partial: bool = False) -> "Results":
+        """Open a run folder.
+
+        Raises:
+            RunError: If the run was not finished and ``partial`` is not set.
+        """
+        folder = Path(path)
+        if not (folder / DONE).exists() and not partial:
+            raise RunError(f"run must be finished, got {folder} without {DONE}; give the same command again")
+        return cls(folder)
+
+    @cached_property
+    def summary(self) -> Summary:
+        """Rows of the table with intervals, tiers and notes."""
+        try:
+            return Summary.model_validate_json((self.path / "summary.json").read_bytes())
+        except (OSError, ValueError) as error:
+            raise RunError(f"summary must be readable, got {self.path / 'summary.json'}: {error}; give the same command again") from error
+
+    @cached_property
+    def frame(self) -> "pd.DataFrame":
+        """Return ``units.parquet``: one row per clip, explainer and metric."""
+        return self._table("units")
+
+    @cached_property
+    def curves(self) -> "pd.DataFrame":
+        """Return ``curves.parquet``: fractions and log-odds of every faithfulness curve."""
+        return self._table("curves")
+
+    @cached_property
+    def timings(self) -> "pd.DataFrame":
+        """Return ``timings.parquet``: seconds, counts, memory and host of every piece of work."""
+        return self._table("timings")
+
+    def _table(self, name: str) -> "pd.DataFrame":
+        import pandas as pd
+
+        try:
+            return pd.read_parquet(self.path / f"{name}.parquet")
+        except (OSError, ValueError) as error:
+            raise RunError(f"{name}.parquet must be readable, got {self.path}: {error}; give the same command again") from error
+
+    def table(self, metric: str = "generalized_dice", polarity: str = "declared", part: str = "all") -> "pd.DataFrame":
+        """Return the summary rows of one metric, best mean first."""
+        import pandas as pd
+
+        rows = [r.model_dump() for r in self.summary.rows if (r.metric, r.polarity, r.slice) == (metric, polarity, part)]
+        return pd.DataFrame(rows).sort_values(
+            ["task", "detector", "recipe", "mean"], ascending=[True, True, True, False], ignore_index=True
+        )
+
+    def heatmap(self, digest: str) -> "Tensor":
+        """Return the stored heatmap (F, N) whose hash a row of ``frame`` names."""
+        return read_heatmap(self.path, digest)
+
+
+def write_tables(
+    folder: RunFolder, units: "pd.DataFrame", curves: Iterable[Mapping[str, Any]], timings: Iterable[Mapping[str, Any]]
+) -> None:
+    """Write the three long tables, each sorted.
+
+    Raises:
+        RunError: If the folder cannot be written.
+    """
+    folder.write("units.parquet", _parquet(units.to_dict("list"), UNIT_COLUMNS))
+    _write_rows(folder, "curves", curves, CURVE_COLUMNS, CURVE_COLUMNS[:7])
+    _write_rows(folder, "timings", timings, TIMING_COLUMNS, ("stage", "key"))
+
+
+def units_frame(rows: Iterable[Mapping[str, Any]]) -> "pd.DataFrame":
+    """Sort the rows of ``units.parquet`` into a frame."""
+    import pandas as pd
+
+    frame = pd.DataFrame(rows, columns=list(UNIT_COLUMNS))
+    frame["value"] = frame["value"].astype("float64")
+    return frame.sort_values(list(UNIT_ORDER), kind="stable", ignore_index=True)
+
+
+def _write_rows(folder: RunFolder, name: str, rows: Iterable[Mapping[str, Any]], columns: tuple[str, ...], order: tuple[str, ...]) -> None:
+    ordered = sorted(rows, key=lambda row: [row[c] for c in order])
+    folder.write(f"{name}.parquet", _parquet({c: [row[c] for row in ordered] for c in columns}, columns))
+
+
+def _parquet(data: Mapping[str, Any], columns: tuple[str, ...]) -> bytes:
+    """Serialise columns with a fixed schema; the bytes depend on the values and on the version of Arrow alone."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    kinds = {"bool": pa.bool_(), "double": pa.float64(), "list": pa.list_(pa.float64())}
+    numbers = {**dict.fromkeys(COUNTS, pa.int64()), "seconds": pa.float64(), "peak_rss_mb": pa.float64()}
+    fields = [(c, kinds[TYPES[c]] if c in TYPES else numbers.get(c, pa.string())) for c in columns]
+    arrays = [pa.array(data[name], type=kind, from_pandas=True) for name, kind in fields]
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_arrays(arrays, schema=pa.schema(fields)), sink, compression="zstd")
+    return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
+
+
+def write_summary(folder: RunFolder, summary: Summary) -> None:
+    """Write ``summary.json`` as strict JSON."""
+    folder.write_json("summary.json", json.loads(summary.model_dump_json()))

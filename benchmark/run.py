@@ -1,0 +1,178 @@
+"""Run the benchmark: plan, explain, score, summarise. The same call goes on where it was interrupted.
+
+from xaibench.benchmark.run import run
+results = run(["gradient_shap"], ["minivoc"], limit=8)
+"""
+
+import os
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from xaibench.benchmark.finish import finish
+from xaibench.benchmark.folder import DONE, JOURNAL, MANIFEST, RunFolder
+from xaibench.benchmark.journal import Journal
+from xaibench.benchmark.manifest import Request, describe
+from xaibench.benchmark.plan import Plan, make_plan
+from xaibench.benchmark.progress import Drain, Progress, Ticker
+from xaibench.benchmark.results import Results
+from xaibench.benchmark.session import Session
+from xaibench.benchmark.suite import Suite, suite_by_name
+from xaibench.benchmark.units import FAILED
+from xaibench.benchmark.world import World, load_detectors, load_explainers, load_tasks
+from xaibench.errors import NothingMeasuredError, UnitsFailedError
+from xaibench.types import Detector, Explainer, Task
+
+
+def run(  # noqa: PLR0913 (the options of the main command)
+    explainers: Sequence[str | Explainer],
+    tasks: Sequence[str | Task] = ("minivoc",),
+    detector: str | Detector | None = None,
+    detector_weights: str | Path | None = None,
+    *,
+    limit: int | None = None,
+    full: bool = False,
+    out: str | Path | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    jobs: int | None = None,
+    retry_errors: bool = False,
+    fresh: bool = False,
+    progress: Progress | None = None,
+    suite: str | Suite = "xaibench-v1",
+    recipes: Sequence[str] = (),
+    faithfulness: bool = True,
+    max_failures: int | None = None,
+    timeout_s: float | None = None,
+) -> Results:
+    """Explain the tasks with the explainers and all controls, score every heatmap, and write the run folder.
+
+    Args:
+        explainers: Names with options (``"gradient_shap:n_samples=20"``) or objects; controls are always added.
+        tasks: Names or objects.
+        detector: Name or object; by default each task's own.
+        detector_weights: Checkpoint of a detector given by name.
+        limit: Clips per task, counted before the gate on the twins' gap; by default what the tier says.
+        full: Every clip, occluder and step instead of the quick tier.
+        out: Run folder; by default ``runs/<name>-<id>`` in the working directory, where equal commands meet.
+        seed: Seed of everything random.
+        device: Where the detector and the explainers compute.
+        jobs: Worker processes; by default one per processor, and always one on another device than the CPU.
+        retry_errors: Try failed explanations again.
+        fresh: Forget what an earlier start left in the folder.
+        progress: Called with work done and work in all.
+        suite: Protocol.
+        recipes: Further mask recipes beside the official ones.
+        faithfulness: Whether to measure curves.
+        max_failures: Failed explanations that are tolerated; ``None`` for any number.
+        timeout_s: Longest time for one explanation.
+
+    Returns:
+        The results, read from the folder.
+
+    Raises:
+        RunError: If the folder is in use, foreign, full or cannot be written. What was finished is kept.
+        UnitsFailedError: If more explanations failed than allowed; the results are complete all the same.
+        NothingMeasuredError: If no explanation succeeded.
+        KeyboardInterrupt: After Ctrl-C, once what was under way is written down.
+    """
+    protocol = suite_by_name(suite) if isinstance(suite, str) else suite
+    world = _world(protocol, explainers, tasks, detector, detector_weights, device, seed, timeout_s)
+    tier: TierName = "full" if full else "quick"
+    budget = protocol.budgets[tier]
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be at least 1, got {limit}; leave it out for the whole tier")
+    plan = make_plan(world, budget, tier, limit, recipes)
+    world.locate(Path(out) if out is not None else Path("runs") / default_name(world, plan))
+    request = Request(limit, seed, device, _jobs(jobs, device), None if detector_weights is None else str(detector_weights))
+    with RunFolder(world.folder, fresh) as folder, Journal(world.folder / JOURNAL) as journal, Drain() as drain:
+        slow = _slow(world, folder)
+        folder.forget_done()
+        folder.write_json(MANIFEST, describe(world, plan, request, slow))
+        session = Session(world, plan, folder, journal, Ticker(progress), drain, request.jobs)
+        session.explain(retry_errors)
+        curves = {task: budget.slow_curves if slow[name] else budget.curves for task, name in world.detector_of.items() if faithfulness}
+        session.score(curves)
+        if drain.requested:
+            raise KeyboardInterrupt(f"interrupted; the same command goes on in {world.folder}")
+        finish(session, curves, slow)
+        folder.write(DONE, f"{plan.id}\n".encode())
+    _judge(session, max_failures)
+    return Results.read(world.folder)
+
+
+def _world(
+    suite: Suite,
+    explainers: Sequence[str | Explainer],
+    tasks: Sequence[str | Task],
+    detector: str | Detector | None,
+    weights: str | Path | None,
+    device: str,
+    seed: int,
+    timeout_s: float | None,
+) -> World:
+    loaded = load_tasks(tasks)
+    detectors, detector_of = load_detectors(loaded, detector, weights, device)
+    return World(suite, loaded, detectors, detector_of, load_explainers(explainers, suite), seed, timeout_s)
+
+
+def default_name(world: World, plan: Plan) -> str:
+    """Name a run folder after what is new in it, and by the hash of its plan."""
+    own = [label for label, explainer in world.explainers.items() if not explainer.control] or ["controls"]
+    words = "-".join((*own[:2], *(("more",) if len(own) > 2 else ()), *world.tasks))
+    return f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', words)[:60]}-{plan.id[:12]}"
+
+
+def _jobs(jobs: int | None, device: str) -> int:
+    """Choose the number of workers; forked ones cannot share an accelerator."""
+    if jobs is not None and jobs < 1:
+        raise ValueError(f"jobs must be at least 1, got {jobs}; leave it out for one per processor")
+    if device != "cpu":
+        return 1
+    return jobs if jobs is not None else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _slow(world: World, folder: RunFolder) -> dict[str, bool]:
+    """Tell which detectors get the budget for slow ones; measured once, then remembered in the manifest so that a resumed run agrees."""
+    known = folder.manifest().get("detectors", {})
+    found = {}
+    for label, detector in world.detectors.items():
+        before = known.get(label, {})
+        same = before.get("fingerprint") == detector.fingerprint() and isinstance(before.get("slow"), bool)
+        found[label] = before["slow"] if same else forward_seconds(detector) > world.suite.slow_forward_s
+    return found
+
+
+def forward_seconds(detector: Detector) -> float:
+    """Measure one forward pass of one clip, the best of three after a warm-up, with one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        device = next((p.device for p in detector.parameters()), torch.device("cpu"))
+        clip = torch.zeros(1, detector.input_samples, device=device)
+        seconds = []
+        with torch.no_grad():
+            for _ in range(4):
+                start = time.perf_counter()
+                float(detector.spoof_logit(clip))
+                seconds.append(time.perf_counter() - start)
+        return min(seconds[1:])
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _judge(session: Session, max_failures: int | None) -> None:
+    """Turn too many failures into an error, after everything is written."""
+    statuses = [record.status for record in session.explanations.values()]
+    failed = sum(status in FAILED for status in statuses)
+    if "ok" not in statuses:
+        raise NothingMeasuredError(
+            f"at least one explanation must succeed, got {failed} failures; see `why` in {session.folder.path}/units.parquet"
+        )
+    if max_failures is not None and failed > max_failures:
+        raise UnitsFailedError(
+            f"at most {max_failures} explanations may fail, got {failed}; see `why` in {session.folder.path}/units.parquet"
+        )

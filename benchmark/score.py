@@ -1,0 +1,163 @@
+"""The score stage: stored heatmaps in, values out. Nothing is explained here, and the truth of a clip is prepared once for all maps.
+
+A score has its own key (heatmap, truth, code of the metrics), so that a run can be scored again without explaining again.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+from torch import Tensor
+
+from xaibench.benchmark.explain import device_of, verdict
+from xaibench.benchmark.heatmaps import read_heatmap
+from xaibench.benchmark.metrics.localization import undefined_reason
+from xaibench.benchmark.metrics.target import Target
+from xaibench.benchmark.observe import Meter
+from xaibench.benchmark.plan import PlannedClip
+from xaibench.benchmark.source import source_hash
+from xaibench.benchmark.suite import Curves
+from xaibench.benchmark.units import Explanation, Score, Unit
+from xaibench.benchmark.world import World
+from xaibench.tasks.masks import recipe as named_recipe
+from xaibench.tasks.masks import truth
+from xaibench.tasks.spectrogram import magnitude
+from xaibench.types import Clip, content_hash
+
+Stage = Literal["localization", "faithfulness"]
+
+
+@dataclass(frozen=True)
+class ScoreItem:
+    """One scoring to be done; its key says by content what the values depend on."""
+
+    key: str
+    unit: str
+    heatmap_sha256: str
+    stage: Stage
+    recipe: str
+    polarity: str
+    occluder: str = ""
+    steps: int = 0
+    absolute: bool = False
+    """Whether the magnitude of the map is scored, by polarity or because the explainer declares it."""
+
+
+def localization_items(explanation: Explanation, recipes: Sequence[str]) -> Iterator[ScoreItem]:
+    """List the localisation scores that a finished explanation needs."""
+    unit = explanation.unit
+    for recipe in (unit.recipe,) if unit.recipe else recipes:
+        for polarity in polarities(explanation):
+            identity = {
+                "stage": "localization",
+                "heatmap": explanation.heatmap_sha256,
+                "clip": [unit.identity["task"], unit.identity["pair"], unit.identity["stft"]],
+                "recipe": named_recipe(recipe).content_hash(),
+                "polarity": polarity,
+                "code": _code("localization"),
+            }
+            # two units may hold equal heatmaps, but each keeps its own record
+            key = content_hash({**identity, "unit": explanation.key})
+            yield ScoreItem(
+                key, explanation.key, explanation.heatmap_sha256, "localization", recipe, polarity, absolute=_absolute(unit, polarity)
+            )
+
+
+def faithfulness_items(explanation: Explanation, curves: Curves) -> Iterator[ScoreItem]:
+    """List the curves that a finished explanation needs."""
+    unit = explanation.unit
+    for polarity in (p for p in polarities(explanation) if p in curves.polarities):
+        for occluder in curves.occluders:
+            identity = {
+                "stage": "faithfulness",
+                "unit": explanation.key,
+                "heatmap": explanation.heatmap_sha256,
+                "polarity": polarity,
+                "occluder": occluder,
+                "steps": curves.steps,
+                "code": _code("faithfulness"),
+            }
+            key, absolute = content_hash(identity), _absolute(unit, polarity)
+            yield ScoreItem(
+                key, explanation.key, explanation.heatmap_sha256, "faithfulness", "", polarity, occluder, curves.steps, absolute
+            )
+
+
+def polarities(explanation: Explanation) -> tuple[str, ...]:
+    """Return the polarities whose scores differ: a map without negative cells, or of an explainer that declares magnitude, has one."""
+    return ("declared", "magnitude") if explanation.negative and explanation.unit.polarity == "signed" else ("declared",)
+
+
+def _absolute(unit: Unit, polarity: str) -> bool:
+    return polarity == "magnitude" or unit.polarity == "magnitude"
+
+
+@cache
+def _code(stage: Stage) -> str:
+    return source_hash(f"xaibench.benchmark.metrics.{stage}")
+
+
+class ClipScorer:
+    """Scores the heatmaps of one clip; truths and the last heatmap stay in memory."""
+
+    def __init__(self, world: World, planned: PlannedClip, clip: Clip):
+        self.world, self.planned, self.clip = world, planned, clip
+        self.stft = world.stft(planned.ref.task)
+        self._targets: dict[str, Target] = {}
+        self._heatmap: tuple[str, Tensor] | None = None
+
+    def score(self, item: ScoreItem) -> Score:
+        """Score one stored heatmap; what goes wrong is written into the record."""
+        detector = self.world.detectors[self.planned.detector]
+        meter = Meter(detector)
+        found: dict[str, Any]
+        try:
+            with meter:
+                heatmap = self._read(item.heatmap_sha256)
+                heatmap = heatmap.abs() if item.absolute else heatmap
+                found = self._localize(item, heatmap) if item.stage == "localization" else self._perturb(item, heatmap)
+        except Exception as error:  # a damaged heatmap or a detector that fails on an occluded clip must not end the run
+            status, problem = verdict(error)
+            found = {"status": status, "problem": problem}
+        return Score(
+            key=item.key,
+            unit=item.unit,
+            stage=item.stage,
+            recipe=item.recipe,
+            polarity=item.polarity,
+            occluder=item.occluder,
+            cost=meter.cost,
+            **found,
+        )
+
+    def _read(self, digest: str) -> Tensor:
+        if self._heatmap is None or self._heatmap[0] != digest:
+            self._heatmap = digest, read_heatmap(self.world.folder, digest)
+        return self._heatmap[1]
+
+    def target(self, recipe: str) -> Target:
+        """Return the prepared truth of the clip under a recipe."""
+        if recipe not in self._targets:
+            found = truth(self.clip, recipe, self.stft)
+            level = magnitude(self.clip.spoof[None], self.stft)[0]
+            self._targets[recipe] = Target.of(found.mask, valid=found.valid, magnitude=level, difference=found.difference)
+        return self._targets[recipe]
+
+    def _localize(self, item: ScoreItem, heatmap: Tensor) -> dict[str, Any]:
+        target = self.target(item.recipe)
+        raw = target.score(heatmap)
+        why = {
+            name: undefined_reason(name, heatmap, target.mask, target.valid) or "undefined for this clip"
+            for name, value in raw.items()
+            if not math.isfinite(value)
+        }
+        return {"values": {name: value if math.isfinite(value) else None for name, value in raw.items()}, "why": why}
+
+    def _perturb(self, item: ScoreItem, heatmap: Tensor) -> dict[str, Any]:
+        from xaibench.benchmark.metrics import faithfulness
+
+        detector = self.world.detectors[self.planned.detector]
+        device = device_of(detector)
+        raise NotImplementedError(device, faithfulness)

@@ -1,0 +1,167 @@
+"""One sitting of a run: what the journal already holds is kept, the rest is explained and scored, and every record is written at once."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from xaibench.benchmark.explain import explain_unit, measure_twins, verdict
+from xaibench.benchmark.folder import RunFolder
+from xaibench.benchmark.heatmaps import heatmap_path
+from xaibench.benchmark.journal import Journal
+from xaibench.benchmark.observe import Seal
+from xaibench.benchmark.plan import Plan, PlannedClip
+from xaibench.benchmark.pool import Chunk, Work, execute
+from xaibench.benchmark.progress import Drain, Ticker
+from xaibench.benchmark.score import ClipScorer, ScoreItem, faithfulness_items, localization_items
+from xaibench.benchmark.suite import Curves
+from xaibench.benchmark.units import FAILED, Explanation, Problem, Score, Twins, Unit
+from xaibench.benchmark.world import World
+from xaibench.types import Clip
+
+WORK = {"localization": 1, "faithfulness": 4}
+"""Work of a scoring in explanations, for the progress bar alone."""
+SCORINGS = 3
+"""Expected scorings of an explanation, until they are known."""
+
+
+@dataclass(frozen=True)
+class ExplainItem:
+    """A unit to explain, or the twins of the clip where there is no unit."""
+
+    unit: Unit | None
+    attempt: int = 1
+
+
+class Session:
+    """Brings the journal from what it holds to what the plan asks."""
+
+    def __init__(self, world: World, plan: Plan, folder: RunFolder, journal: Journal, ticker: Ticker, drain: Drain, jobs: int):
+        self.world, self.plan, self.folder, self.journal = world, plan, folder, journal
+        self.ticker, self.drain, self.jobs = ticker, drain, jobs
+        wanted = {unit.key for group in plan.units for unit in group}
+        self.explanations = {r.key: r for r in journal.records("explanation") if isinstance(r, Explanation) and r.key in wanted}
+        clips = {clip.key for clip in plan.clips}
+        self.twins = {r.key: r for r in journal.records("twins") if isinstance(r, Twins) and r.key in clips}
+        self.scores = {r.key: r for r in journal.records("score") if isinstance(r, Score) and r.unit in wanted}
+        self.items: dict[str, list[ScoreItem]] = {}
+        """Scorings that the protocol asks of each finished unit."""
+        self.expected: dict[str, list[tuple[str, str]]] = {}
+        """Recipe and occluder of the scorings that each unit without a heatmap lacks."""
+
+    def explain(self, retry: bool) -> None:
+        """Explain what is missing; failed units again only on request."""
+        chunks = []
+        for clip, units in zip(self.plan.clips, self.plan.units, strict=True):
+            items = [] if self._settled(self.twins.get(clip.key), retry) else [ExplainItem(None)]
+            for unit in units:
+                known = self.explanations.get(unit.key)
+                if not self._settled(known, retry):
+                    items.append(ExplainItem(unit, known.attempt + 1 if known else 1))
+            if items:
+                chunks.append(Chunk(clip, tuple(items)))
+        self.ticker.expect(sum(len(chunk.items) for chunk in chunks) + SCORINGS * sum(len(units) for units in self.plan.units))
+        for record in execute(Work(self._explain_chunk, self._lost_explanation), chunks, self.jobs, self.drain, self._close_in_child()):
+            self._take(record)
+
+    def _settled(self, known: Explanation | Twins | None, retry: bool) -> bool:
+        if known is None or (retry and known.status in FAILED):
+            return False
+        digest = known.heatmap_sha256 if isinstance(known, Explanation) else ""
+        return not digest or heatmap_path(self.folder.path, digest).exists()
+
+    def _close_in_child(self) -> Sequence[int]:
+        return [] if self.folder.lock_handle is None else [self.folder.lock_handle]
+
+    def _take(self, record: Explanation | Twins | Score) -> None:
+        """Write a record down before anything else is done with it."""
+        self.journal.put(record)
+        if isinstance(record, Explanation):
+            self.explanations[record.key] = record
+        elif isinstance(record, Twins):
+            self.twins[record.key] = record
+        else:
+            self.scores[record.key] = record
+        self.ticker.advance(WORK[record.stage] if isinstance(record, Score) else 1)
+
+    def _explain_chunk(self, chunk: Chunk[ExplainItem]) -> Iterator[Explanation | Twins]:
+        planned: PlannedClip = chunk.subject
+        try:
+            clip = self.world.tasks[planned.ref.task].load(planned.pair)
+        except Exception as error:  # an unreadable recording fails its own units only
+            for item in chunk.items:
+                yield _failed(planned, item, verdict(error)[1])
+            return
+        seal = Seal(self.world.detectors[planned.detector])
+        for item in chunk.items:
+            if item.unit is None:
+                yield measure_twins(self.world, planned, clip)
+            else:
+                yield explain_unit(self.world, planned, clip, item.unit, seal, item.attempt)
+
+    def _lost_explanation(self, chunk: Chunk[ExplainItem], item: ExplainItem, reason: str) -> Explanation | Twins:
+        return _failed(chunk.subject, item, Problem(kind="WorkerDied", message=reason))
+
+    def score(self, curves: dict[str, Curves]) -> None:
+        """Score what is explained; ``curves`` gives the faithfulness budget of each task, and tasks that are not in it have none."""
+        chosen = {clip.key for task, budget in curves.items() for clip in self.curve_clips(task, budget)}
+        chunks = []
+        for clip, units in zip(self.plan.clips, self.plan.units, strict=True):
+            for unit in units:
+                self._list_items(clip, unit, curves[clip.ref.task] if clip.key in chosen else None)
+            items = (item for unit in units for item in self.items.get(unit.key, ()))
+            missing = tuple(item for item in items if item.key not in self.scores)
+            if missing:
+                chunks.append(Chunk(clip, missing))
+        self.ticker.expect(sum(WORK[item.stage] for chunk in chunks for item in chunk.items))
+        for record in execute(Work(self._score_chunk, self._lost_score), chunks, self.jobs, self.drain, self._close_in_child()):
+            self._take(record)
+
+    def _list_items(self, clip: PlannedClip, unit: Unit, curves: Curves | None) -> None:
+        """List what is to be scored of a unit; an explainer that knows recipes is perturbed with its map for the primary one."""
+        explanation = self.explanations.get(unit.key)
+        if explanation is None:
+            return
+        recipes = self.plan.recipes[clip.ref.task]
+        perturbed = curves if curves is not None and unit.recipe in ("", recipes[0]) else None
+        if explanation.status == "ok":
+            self.items[unit.key] = list(localization_items(explanation, recipes))
+            self.items[unit.key] += faithfulness_items(explanation, perturbed) if perturbed else ()
+        else:
+            self.expected[unit.key] = [(recipe, "") for recipe in ((unit.recipe,) if unit.recipe else recipes)]
+            self.expected[unit.key] += [("", occluder) for occluder in perturbed.occluders] if perturbed else ()
+
+    def passing(self, task: str) -> list[PlannedClip]:
+        """Return the clips of a task whose twins lie far enough apart for scores that depend on the detector, in plan order."""
+        gaps = {key: twins.gap for key, twins in self.twins.items()}
+        clips = (clip for clip in self.plan.clips if clip.ref.task == task)
+        return [clip for clip in clips if (gap := gaps.get(clip.key)) is not None and gap >= self.world.suite.gap_gate]
+
+    def curve_clips(self, task: str, curves: Curves) -> list[PlannedClip]:
+        """Return the clips on which faithfulness is measured."""
+        return self.passing(task)[: curves.clips]
+
+    def _score_chunk(self, chunk: Chunk[ScoreItem]) -> Iterator[Score]:
+        planned: PlannedClip = chunk.subject
+        clip: Clip = self.world.tasks[planned.ref.task].load(planned.pair)
+        scorer = ClipScorer(self.world, planned, clip)
+        for item in chunk.items:
+            yield scorer.score(item)
+
+    def _lost_score(self, chunk: Chunk[ScoreItem], item: ScoreItem, reason: str) -> Score:
+        del chunk
+        problem = Problem(kind="WorkerDied", message=reason)
+        return Score(
+            key=item.key,
+            unit=item.unit,
+            stage=item.stage,
+            recipe=item.recipe,
+            polarity=item.polarity,
+            occluder=item.occluder,
+            status="error",
+            problem=problem,
+        )
+
+
+def _failed(planned: PlannedClip, item: ExplainItem, problem: Problem) -> Explanation | Twins:
+    if item.unit is None:
+        return Twins(key=planned.key, clip=planned.ref, detector=planned.detector, status="error", problem=problem)
+    return Explanation(key=item.unit.key, unit=item.unit, status="error", problem=problem, attempt=item.attempt)

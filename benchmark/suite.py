@@ -1,0 +1,107 @@
+"""A suite is a frozen protocol, as data: which controls, clips, occluders, budgets and rules make two boards comparable.
+
+Whoever changes a value here makes another suite and gives it another name; ``content_hash`` is part of every run's identity.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Literal
+
+from xaibench.errors import UnknownNameError
+from xaibench.tasks.pairs import spread
+from xaibench.types import Pair, content_hash
+
+TierName = Literal["quick", "full"]
+
+
+@dataclass(frozen=True)
+class Curves:
+    """How faithfulness curves are measured: on how many clips, with how many steps, under which occluders, for which polarities."""
+
+    clips: int | None
+    steps: int
+    occluders: tuple[str, ...]
+    polarities: tuple[str, ...] = ("declared",)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What one tier measures; ``None`` clips means all of them."""
+
+    clips: int | None
+    curves: Curves
+    slow_curves: Curves
+    """For detectors that need more than ``Suite.slow_forward_s`` per forward pass."""
+
+
+QUICK = Budget(
+    clips=48,
+    curves=Curves(clips=12, steps=10, occluders=("twin_complex", "floor")),
+    slow_curves=Curves(clips=8, steps=8, occluders=("twin_complex",)),
+)
+_EVERYTHING = Curves(
+    clips=None, steps=20, occluders=("zero", "floor", "mean", "twin_complex", "twin_magnitude"), polarities=("declared", "magnitude")
+)
+FULL = Budget(clips=None, curves=_EVERYTHING, slow_curves=_EVERYTHING)
+
+
+@dataclass(frozen=True)
+class Suite:
+    """One protocol; the defaults are ``xaibench-v1``."""
+
+    name: str
+    controls: tuple[str, ...] = (
+        "random",
+        "constant",
+        "energy",
+        "inverse_energy",
+        "edge",
+        "frequency_prior",
+        "frequency_level_prior",
+        "oracle_mask",
+        "oracle_ig",
+    )
+    """Run always; no argument removes them."""
+    recipes: tuple[str, ...] = ("sym-floor60-v1", "grinberg-rel-linear-v1")
+    """Official mask recipes, primary first. A task without these scores the recipes that it names."""
+    budgets: dict[TierName, Budget] = field(default_factory=lambda: {"quick": QUICK, "full": FULL})
+    gap_gate: float = 2.0
+    """Log-odds by which the spoof must exceed its twin before a clip enters detector-dependent scores."""
+    min_clips: int = 20
+    """Rows with fewer clips say "not enough" and get no tier."""
+    min_speakers: int = 20
+    """From this many speakers on, intervals are clustered by speaker, else by utterance."""
+    slow_forward_s: float = 0.1
+    n_draws: int = 10_000
+    level: float = 0.95
+    statistics_seed: int = 0
+    sliced_metrics: tuple[str, ...] = ("generalized_dice", "average_precision", "stratified_auc")
+    """Localisation metrics that are broken down by vocoder, with intervals."""
+
+    def content_hash(self) -> str:
+        """Hash the protocol."""
+        return content_hash(asdict(self))
+
+
+SUITES = {"xaibench-v1": Suite("xaibench-v1")}
+
+
+def suite_by_name(name: str) -> Suite:
+    """Return a frozen suite.
+
+    Raises:
+        UnknownNameError: If there is none of this name.
+    """
+    if name not in SUITES:
+        raise UnknownNameError(f"suite must be one of {', '.join(SUITES)}, got {name!r}; leave it out for the current one")
+    return SUITES[name]
+
+
+def select_pairs(pairs: Sequence[Pair], count: int | None) -> list[Pair]:
+    """Choose clips that spread over utterances, speakers and vocoders, whatever the order of ``pairs``; fewer are a prefix of more.
+
+    Args:
+        pairs: Candidates.
+        count: Clips wanted; ``None`` takes all.
+    """
+    return spread(pairs)[:count]

@@ -1,0 +1,87 @@
+"""``summary.json``: what a table shows, and nothing that depends on the machine or the clock."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+SUMMARY_SCHEMA = 1
+
+
+class SummaryRow(BaseModel):
+    """The mean of one metric for one explainer on one slice of the clips."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: str
+    detector: str
+    explainer: str
+    title: str
+    control: bool
+    oracle: bool
+    recipe: str
+    polarity: str
+    occluder: str
+    metric: str
+    slice: str
+    mean: float | None
+    low: float | None
+    """Official interval, over the clusters that ``interval_by`` names."""
+    high: float | None
+    n: int
+    """Clips with a value, imputed ones included."""
+    n_total: int
+    """Clips for which the protocol asked for a value."""
+    n_undefined: int
+    n_failed: int
+    """Clips whose explanation failed and took the lowest control."""
+    clusters_utterance: int
+    clusters_speaker: int
+    interval_by: str
+    utterance_low: float | None
+    utterance_high: float | None
+    speaker_low: float | None
+    speaker_high: float | None
+    tier: int | None
+    beats_best_control: bool | None
+    """Whether the paired interval of the difference from the best control lies on the good side of zero; null where rows do not compete."""
+    note: str
+
+
+class DetectorRow(BaseModel):
+    """What the run saw of a detector on a task."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: str
+    detector: str
+    fingerprint: str
+    n_clips: int
+    n_gated: int
+    """Clips whose twins differ by at least ``gap_gate``; only these enter scores that depend on the detector."""
+    gap_gate: float
+    min_clips: int
+    median_gap: float | None
+    pair_accuracy: float | None
+    """Share of clips where the spoof scores above its twin."""
+    auc: float | None
+    """Probability that a spoof scores above any bona fide clip of the run."""
+    slow: bool
+    curve_clips: int
+    curve_steps: int
+    occluders: tuple[str, ...]
+
+
+class Summary(BaseModel):
+    """The summary of a run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = SUMMARY_SCHEMA
+    run: str
+    suite: str
+    tier: str
+    tasks: tuple[dict[str, Any], ...]
+    detectors: tuple[DetectorRow, ...]
+    rows: tuple[SummaryRow, ...]
+    n_units: int
+    n_by_status: dict[str, int]

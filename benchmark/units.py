@@ -1,0 +1,133 @@
+"""One unit of work, its key, and the record of what became of it."""
+
+from functools import cached_property
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from xaibench.types import content_hash
+
+SCHEMA_VERSION = 1
+
+Status = Literal["ok", "error", "timeout", "invalid", "not_applicable"]
+FAILED: frozenset[Status] = frozenset({"error", "timeout", "invalid"})
+"""Ends that are imputed in the scores and retried on request; ``not_applicable`` is an answer, not a failure."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ClipRef(_Record):
+    """Which clip of which task: the columns of every result row that do not depend on the explainer."""
+
+    task: str
+    split: str
+    pair: str
+    utterance: str
+    speaker: str
+    vocoder: str
+    family: str
+    seen_vocoder: bool
+
+
+class Unit(_Record):
+    """One explanation to be made: a clip, a detector, and an explainer with all its options."""
+
+    clip: ClipRef
+    detector: str
+    explainer: str
+    """Row label: name and options that differ from the defaults, without recipe."""
+    recipe: str = ""
+    """Recipe that the explainer was told to look for; empty for explainers that know none."""
+    polarity: Literal["signed", "magnitude"] = "signed"
+    """What the explainer declares."""
+    identity: dict[str, Any]
+    """What the heatmap depends on, by content: hashes, options, grid and seed. Kept whole, so that a stale unit can say why."""
+
+    @cached_property
+    def key(self) -> str:
+        """SHA-256 of the canonical JSON of ``identity``."""
+        return content_hash({"stage": "explain", "schema": SCHEMA_VERSION, **self.identity})
+
+    @property
+    def seed(self) -> int:
+        """Seed of the unit's random generator: a part of its key, so that neither order nor neighbours change a draw."""
+        return int(self.key[:15], 16)
+
+
+class Problem(_Record):
+    """Why a unit has no heatmap."""
+
+    kind: str
+    message: str
+
+
+class Cost(_Record):
+    """What a unit took; counts are exact and repeatable, times and memory are the machine's."""
+
+    seconds: float = 0.0
+    forwards: int = 0
+    """Clips that went through the detector."""
+    backwards: int = 0
+    """Clips whose log-odds were differentiated."""
+    peak_rss_mb: float = 0.0
+    """Peak memory of the process up to the end of the unit."""
+    host: str = ""
+    started_at: str = ""
+
+
+class Explanation(_Record):
+    """Record of a unit of the explain stage."""
+
+    schema_version: int = SCHEMA_VERSION
+    key: str
+    unit: Unit
+    status: Status
+    problem: Problem | None = None
+    heatmap_sha256: str = ""
+    negative: bool = False
+    """Whether any cell is below zero; where none is, both polarities are one."""
+    cost: Cost = Cost()
+    attempt: int = 1
+
+
+class Twins(_Record):
+    """Record of a clip under a detector: the log-odds of both twins."""
+
+    schema_version: int = SCHEMA_VERSION
+    key: str
+    clip: ClipRef
+    detector: str
+    status: Status
+    problem: Problem | None = None
+    bonafide: float | None = None
+    spoof: float | None = None
+    cost: Cost = Cost()
+
+    @property
+    def gap(self) -> float | None:
+        """Log-odds by which the spoof exceeds its twin."""
+        return None if self.spoof is None or self.bonafide is None else self.spoof - self.bonafide
+
+
+class Score(_Record):
+    """Record of one scoring of one stored heatmap."""
+
+    schema_version: int = SCHEMA_VERSION
+    key: str
+    unit: str
+    """Key of the explanation."""
+    stage: Literal["localization", "faithfulness"]
+    recipe: str = ""
+    polarity: str
+    occluder: str = ""
+    status: Status = "ok"
+    problem: Problem | None = None
+    values: dict[str, float | None] = {}
+    """Value of each metric; ``None`` where it is undefined."""
+    why: dict[str, str] = {}
+    """Reason of each undefined value."""
+    curves: dict[str, tuple[list[float], list[float]]] = {}
+    """Fractions and log-odds of each order of a faithfulness curve."""
+    cost: Cost = Cost()
