@@ -20,7 +20,8 @@ SILENCE_RMS = 1e-4
 _HOP = 16
 _WINDOW = 512
 _BANDS = 40
-_RANGE_DB = 60.0
+_RANGE_DB = 35.0  # below it noise decides, and vocoders make their own noise
+_LISTEN_S = 20.0
 
 
 def constant_lag(bonafide: Tensor, spoof: Tensor) -> int:
@@ -105,7 +106,7 @@ def _require_sound(bonafide: Tensor, spoof: Tensor) -> None:
 
 def _best_lag(bonafide: Tensor, spoof: Tensor) -> tuple[int, float]:
     _require_sound(bonafide, spoof)
-    real, fake = band_energies(bonafide), band_energies(spoof)
+    real, fake = (band_energies(w) for w in _loudest_part(bonafide, spoof))
     correlation = _correlate(real, fake)
     reach = len(correlation) // 2
     peak = int(correlation.argmax())
@@ -118,13 +119,29 @@ def _best_lag(bonafide: Tensor, spoof: Tensor) -> tuple[int, float]:
     return round((peak - reach + offset) * _HOP), value
 
 
+def _loudest_part(bonafide: Tensor, spoof: Tensor) -> tuple[Tensor, Tensor]:
+    """Cut long recordings to the 20 s where they are loudest together: a constant lag needs no more, and memory stays bounded."""
+    length, shared = round(_LISTEN_S * SAMPLE_RATE), min(len(bonafide), len(spoof))
+    if shared <= length:
+        return bonafide[: shared + length], spoof[: shared + length]
+    seconds = shared // SAMPLE_RATE
+    power = (bonafide[:shared].square() * spoof[:shared].square().mean() + spoof[:shared].square() * bonafide[:shared].square().mean()).double()
+    steps = power[: seconds * SAMPLE_RATE].reshape(seconds, SAMPLE_RATE).sum(1)
+    sums = torch.cat([torch.zeros(1, dtype=steps.dtype), steps.cumsum(0)])
+    width = min(round(_LISTEN_S), seconds)
+    start = int((sums[width:] - sums[:-width]).argmax()) * SAMPLE_RATE
+    return bonafide[start : start + length], spoof[start : start + length]
+
+
 def band_energies(waveform: Tensor) -> Tensor:
-    """Return log band energies ``(40, N)`` at a 1-ms hop, held to 60 dB under the loudest, mean removed per band."""
+    """Return log band energies ``(40, N)`` at a 1-ms hop, flattening out 35 dB under the loudest cell, mean removed per band.
+
+    The floor is added, not cut: a kink would alias between hops and cost the lag its last samples.
+    """
     window = torch.hann_window(_WINDOW)
     spectrum = torch.stft(waveform.float(), _WINDOW, _HOP, window=window, center=True, pad_mode="constant", return_complex=True)
     energy = _filters() @ spectrum.abs().square()
-    loudest = energy.max()
-    decibels = 10 * torch.log10(torch.clamp(energy / loudest, min=10 ** (-_RANGE_DB / 10)))
+    decibels = 10 * torch.log10(energy / energy.max() + 10 ** (-_RANGE_DB / 10))
     return decibels - decibels.mean(1, keepdim=True)
 
 

@@ -23,7 +23,7 @@ from xaibench.tasks.recipes import RECIPES, MaskRecipe, recipe
 from xaibench.tasks.spectrogram import DEFAULT_STFT, STFTConfig, magnitude, valid_cells
 from xaibench.types import Clip
 
-__all__ = ["RECIPES", "MaskRecipe", "Truth", "difference", "mask", "recipe", "top_cells", "truth"]
+__all__ = ["RECIPES", "MaskRecipe", "Truth", "difference", "mask", "recipe", "smooth", "top_cells", "truth"]
 
 _named = recipe  # the functions below take an argument of that name
 
@@ -191,7 +191,7 @@ def _compare(bonafide: Tensor, spoof: Tensor, recipe: MaskRecipe, stft: STFTConf
     both = both * recipe.scale
     if recipe.domain in ("rel-log", "abs-log"):
         both = torch.log(both + recipe.eps)
-    both = _smooth(both, *recipe.kernels())
+    both = smooth(both, *recipe.kernels())
     real, fake = both[:size], both[size:]
     signed = fake - real
     return _Comparison(signed.abs() / _denominator(real, fake, recipe), signed, identical)
@@ -227,8 +227,11 @@ def _expand_valid(valid: Tensor, scores: Tensor) -> Tensor:
     return valid.to(device=scores.device, dtype=torch.bool).expand(scores.shape)
 
 
-def _smooth(grid: Tensor, frames: Tensor, bins: Tensor) -> Tensor:
-    """Smooth ``(B, F, N)`` along bins, then frames; edges repeat mirrored, edge cell included (scipy's ``reflect``)."""
+def smooth(grid: Tensor, frames: Tensor, bins: Tensor) -> Tensor:
+    """Smooth ``(B, F, N)`` along bins, then frames, with the kernels of a recipe.
+
+    Edges are mirrored with the edge cell repeated, as ``mode="reflect"`` of scipy.ndimage (not of numpy or torch) does.
+    """
     return _correlate(_correlate(grid, bins, 1), frames, 2)
 
 
