@@ -1,9 +1,15 @@
 """What a metric says about itself: direction, range, chance level, source and cost, so that a table can sort and explain it."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
+from xaibench.registry import METRICS
+from xaibench.types import asdict_shallow
+
 Family = Literal["localization", "faithfulness", "complexity", "sanity", "diagnostic"]
+VARIANTS = {"_random": "of a random order", "_soft": "of the soft mask"}
+"""Suffixes of columns that repeat a metric on another explanation of the same clip."""
 
 
 @dataclass(frozen=True)
@@ -22,15 +28,36 @@ class MetricInfo:
     family: Family
     unit: str = ""
     cost: str = "one sort"
-    """What dominates the time: "one sort", "2 (steps - 1) forwards", ..."""
+    """What dominates the time."""
 
 
 class Metric:
-    """Base of registered metrics: a frozen dataclass whose fields are the options, called like the pure function it stands for."""
+    """Base of registered metrics: a frozen dataclass whose fields are options, called like the pure function that it stands for."""
 
     name: ClassVar[str] = ""
     info: ClassVar[MetricInfo]
+    title: ClassVar[str] = ""
+    reference: ClassVar[str] = ""
+    function: ClassVar[Callable[..., Any]]
+
+    def __init_subclass__(cls) -> None:
+        """Show the record's title and source wherever plugins are described."""
+        cls.title, cls.reference = cls.info.title, cls.info.reference
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Score; the arguments are those of the pure function named in the docstring of the subclass."""
-        raise NotImplementedError(f"metric {self.name!r} has no pure function; read it from a run's results")
+        """Score; the arguments are those of the pure function, the fields its options."""
+        return type(self).function(*args, **asdict_shallow(self), **kwargs)
+
+
+def info(name: str) -> MetricInfo:
+    """Return the record of a column, including the ``_random`` and ``_soft`` variants of a metric, which compete with nobody.
+
+    Raises:
+        UnknownNameError: If no metric bears the name.
+    """
+    for suffix, words in VARIANTS.items():
+        if name.endswith(suffix):
+            base = info(name.removesuffix(suffix))
+            return replace(base, name=name, title=f"{base.title} {words}", family="diagnostic")
+    record: MetricInfo = METRICS.get(name).info
+    return record

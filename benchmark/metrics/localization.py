@@ -215,6 +215,11 @@ def false_alarm_area(prediction: Maps, valid: Maps | None = None, *, threshold: 
     return like(shares, prediction)
 
 
+def tied_cells(heatmap: Maps, mask: Maps, valid: Maps | None = None) -> Maps:
+    """Count the equal cells between which binarisation at equal area has to cut, (B,); 0 where the cut is clean, empty mask NaN."""
+    return _ranked(lambda ranking, target: float(ranking.tied_at(target.area)), heatmap, mask, valid)
+
+
 def undefined_reason(metric: str, heatmap: Any, mask: Any, valid: Any = None) -> Any:
     """Say why a score is NaN: a list with one sentence per clip for (B, F, N), one sentence for (F, N); empty text where it is defined.
 
