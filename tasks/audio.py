@@ -9,6 +9,7 @@ Conventions
 import hashlib
 import io
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,8 @@ SILENCE_RMS = 1e-4
 """A recording below -80 dBFS counts as silent."""
 _BLOCK_SECONDS = 10.0
 _MARGIN_SECONDS = 0.1  # the resampler's filter needs samples beyond the cut
+_STREAM_BYTES = 0x7FFFF000
+_CHUNK = re.compile(r"^\s*(?:data|SSND|Data Size)\s*:\s*(\d+) \(should be (\d+)\)", re.MULTILINE)
 _SUBTYPES = {".flac": "FLAC", ".wav": "WAV"}
 
 
@@ -63,7 +66,7 @@ def read_audio(path: str | Path, *, max_seconds: float | None = None) -> Tensor:
 
     Raises:
         AudioError: If the file is missing, empty, no audio, damaged, holds NaN or infinity, has fewer than 2 samples,
-            or is longer than an hour while ``max_seconds`` is not given.
+            is cut short (Ogg and MP3 carry no length: what is there is read), or is longer than an hour while ``max_seconds`` is not given.
         ValueError: If ``max_seconds`` is not positive.
     """
     if max_seconds is not None and not max_seconds > 0:
@@ -97,6 +100,7 @@ def _decode(path: Path, max_seconds: float | None) -> tuple[np.ndarray, int]:
     try:
         with soundfile.SoundFile(path) as file:
             rate, promised = file.samplerate, file.frames
+            _require_whole(path, file.extra_info)
             if max_seconds is None and promised > MAX_SECONDS * rate:
                 raise AudioError(f"{path} must last at most {MAX_SECONDS:.0f} s, got {promised / rate:.0f} s; give max_seconds or cut it")
             wanted = promised if max_seconds is None else min(promised, math.ceil((max_seconds + _MARGIN_SECONDS) * rate))
@@ -111,6 +115,15 @@ def _decode(path: Path, max_seconds: float | None) -> tuple[np.ndarray, int]:
             f"{path} must hold the {promised} samples its header promises, got {len(samples)}; it is cut short, copy or download it again"
         )
     return samples, rate
+
+
+def _require_whole(path: Path, log: str) -> None:
+    """Compare the length in a header with the bytes that are there; libsndfile mends it silently. Streams declare 2 GB or more and pass."""
+    found = _CHUNK.search(log)
+    if found and int(found[2]) + 1 < int(found[1]) < _STREAM_BYTES:
+        raise AudioError(
+            f"{path} must hold the {found[1]} bytes its header promises, got {found[2]}; it is cut short, copy or download it again"
+        )
 
 
 def _read_blocks(file: soundfile.SoundFile, wanted: int, block: int) -> list[np.ndarray]:
