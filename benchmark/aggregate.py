@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,15 +12,10 @@ from numpy.typing import NDArray
 from xaibench.benchmark.statistics import Interval, cluster_bootstraps, tiers
 from xaibench.benchmark.suite import Suite
 from xaibench.benchmark.summary import SummaryRow
-from xaibench.benchmark.units import FAILED
+from xaibench.benchmark.units import FAILED, ClipRef
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-CLIP = ["pair", "utterance", "speaker", "vocoder", "seen_vocoder"]
 WHOLE = ("all", "seen", "unseen")
 """Slices on which every metric is shown; the others show the primary ones."""
-GROUP = ["recipe", "polarity", "occluder", "metric"]
 
 Place = tuple[str, str, str, str]
 """Recipe, polarity, occluder, metric: rows compete within one."""
@@ -44,8 +41,7 @@ class Block:
 
     task: str
     detector: str
-    clips: "pd.DataFrame"
-    """One line per clip: pair, utterance, speaker, vocoder, seen_vocoder."""
+    clips: list[ClipRef]
     columns: list[Column]
     values: Values
     """(clips, columns), NaN where undefined, failed or not measured."""
@@ -57,13 +53,17 @@ class Block:
     reasons: list[str]
     """Why, by column."""
 
+    def clusters(self, by: str) -> list[str]:
+        """Return the cluster of each clip: its utterance or its speaker."""
+        return [getattr(clip, by) for clip in self.clips]
+
     def take(self, clips: Mask, columns: Sequence[int]) -> "Block":
         """Return some clips and columns."""
         cells = np.ix_(np.flatnonzero(clips), np.asarray(columns, np.intp))
         return Block(
             self.task,
             self.detector,
-            self.clips[clips],
+            [clip for clip, inside in zip(self.clips, clips, strict=True) if inside],
             [self.columns[i] for i in columns],
             self.values[cells],
             self.asked[cells],
@@ -85,11 +85,11 @@ class Aggregator:
     def __init__(self, suite: Suite, rows: Mapping[str, RowInfo], higher_is_better: Mapping[str, bool]):
         self.suite, self.rows, self.higher = suite, rows, higher_is_better
 
-    def summarise(self, frame: "pd.DataFrame") -> list[SummaryRow]:
-        """Summarise ``units.parquet``."""
+    def summarise(self, units: Sequence[Mapping[str, Any]]) -> list[SummaryRow]:
+        """Summarise the rows of ``units.parquet``, which come sorted."""
         found: list[SummaryRow] = []
-        for (task, detector), part in frame.groupby(["task", "detector"], sort=True):
-            block = make_block(str(task), str(detector), part)
+        for (task, detector), part in groupby(units, key=itemgetter("task", "detector")):
+            block = make_block(task, detector, list(part))
             self.impute(block)
             for name, inside in self._slices(block):
                 found += self._slice_rows(block, name, inside)
@@ -110,19 +110,19 @@ class Aggregator:
         return self.rows[label].control and not self.rows[label].oracle
 
     def _slices(self, block: Block) -> Iterator[tuple[str, Mask]]:
-        seen = block.clips["seen_vocoder"].to_numpy(bool)
+        seen = np.array([clip.seen_vocoder for clip in block.clips])
         yield "all", np.ones(len(seen), bool)
         if seen.any() and not seen.all():
             yield "seen", seen
             yield "unseen", ~seen
-        for vocoder in sorted(block.clips["vocoder"].unique()):
-            yield f"vocoder:{vocoder}", (block.clips["vocoder"] == vocoder).to_numpy()
+        for vocoder in sorted({clip.vocoder for clip in block.clips}):
+            yield f"vocoder:{vocoder}", np.array([clip.vocoder == vocoder for clip in block.clips])
 
     def _slice_rows(self, block: Block, name: str, inside: Mask) -> Iterator[SummaryRow]:
         wanted = [i for i, column in enumerate(block.columns) if name in WHOLE or column[4] in self.suite.sliced_metrics]
         part = block.take(inside, wanted)
-        intervals = {by: self._intervals(part.values, list(part.clips[by])) for by in ("utterance", "speaker")}
-        by = "speaker" if part.clips["speaker"].nunique() >= self.suite.min_speakers else "utterance"
+        intervals = {by: self._intervals(part.values, part.clusters(by)) for by in ("utterance", "speaker")}
+        by = "speaker" if len(set(part.clusters("speaker"))) >= self.suite.min_speakers else "utterance"
         tier, beats = self._tiers(part, by, intervals[by]), self._beats(part, by, intervals[by])
         for j, _ in enumerate(wanted):
             if part.asked[:, j].any():
@@ -146,7 +146,7 @@ class Aggregator:
                 continue
             rows = self._competitors(part, members, intervals)
             scores = {part.columns[j][0]: part.values[:, j] for j in rows}
-            ranks = tiers(scores, list(part.clips[by]), higher_is_better=self.higher[place[3]])
+            ranks = tiers(scores, part.clusters(by), higher_is_better=self.higher[place[3]])
             found |= {j: ranks[part.columns[j][0]] for j in rows}
         return found
 
@@ -163,7 +163,7 @@ class Aggregator:
         if not pairs:
             return {}
         differences = part.values[:, [j for j, _ in pairs]] - part.values[:, [best for _, best in pairs]]
-        found = self._intervals(differences, list(part.clips[by]))
+        found = self._intervals(differences, part.clusters(by))
         return {j: self._better(part.columns[j][4], i) for (j, _), i in zip(pairs, found, strict=True)}
 
     def _better(self, metric: str, difference: Interval) -> bool:
@@ -217,22 +217,23 @@ class Aggregator:
         return "; ".join(notes)
 
 
-def make_block(task: str, detector: str, part: "pd.DataFrame") -> Block:
+def make_block(task: str, detector: str, units: Sequence[Mapping[str, Any]]) -> Block:
     """Spread the long rows of one task and detector into clips by columns."""
-    clips = part[CLIP].drop_duplicates("pair").sort_values("pair").reset_index(drop=True)
-    keys = part[["explainer", *GROUP]].apply(tuple, axis=1)
-    columns = sorted(set(keys))
-    row = clips.reset_index().set_index("pair")["index"].reindex(part["pair"]).to_numpy()
-    column = keys.map({key: i for i, key in enumerate(columns)}).to_numpy()
+    clips = {u["pair"]: ClipRef(**{name: u[name] for name in ClipRef.model_fields}) for u in units}
+    names = [(u["explainer"], u["recipe"], u["polarity"], u["occluder"], u["metric"]) for u in units]
+    columns = sorted(set(names))
+    places, lines = {name: i for i, name in enumerate(columns)}, {pair: i for i, pair in enumerate(sorted(clips))}
+    cells = [lines[u["pair"]] for u in units], [places[name] for name in names]
     shape = (len(clips), len(columns))
-    status = part["status"].to_numpy()
-    values, asked, failed, excused = np.full(shape, np.nan), np.zeros(shape, bool), np.zeros(shape, bool), np.zeros(shape, bool)
-    values[row, column] = part["value"].to_numpy(np.float64, na_value=np.nan)
-    asked[row, column] = True
-    failed[row, column] = np.isin(status, sorted(FAILED))
-    excused[row, column] = status == "not_applicable"
-    reasons = dict(zip(column, part["why"], strict=True)) if excused.any() else {}
-    return Block(task, detector, clips, columns, values, asked, failed, excused, [reasons.get(i, "") for i in range(len(columns))])
+    values = np.full(shape, np.nan)
+    asked, failed, excused = (np.zeros(shape, bool) for _ in range(3))
+    values[cells] = [np.nan if u["value"] is None else u["value"] for u in units]
+    asked[cells] = True
+    failed[cells] = [u["status"] in FAILED for u in units]
+    excused[cells] = [u["status"] == "not_applicable" for u in units]
+    reasons = {place: u["why"] for place, u in zip(cells[1], units, strict=True) if u["status"] == "not_applicable"}
+    refs = [clips[pair] for pair in lines]
+    return Block(task, detector, refs, columns, values, asked, failed, excused, [reasons.get(i, "") for i in range(len(columns))])
 
 
 def by_place(columns: Sequence[Column]) -> dict[Place, list[int]]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from xaibench.benchmark.aggregate import Aggregator, RowInfo, finite
 from xaibench.benchmark.metrics.ranking import auroc, rank
-from xaibench.benchmark.results import units_frame, write_summary, write_tables
+from xaibench.benchmark.results import write_summary, write_tables
 from xaibench.benchmark.summary import DetectorRow, Summary
 from xaibench.benchmark.tidy import Tidy
 from xaibench.registry import METRICS
@@ -25,11 +25,11 @@ def finish(session: "Session", curves: "dict[str, Curves]", slow: dict[str, bool
         RunError: If the folder cannot be written.
     """
     world, plan = session.world, session.plan
-    tidy = Tidy(plan, session.explanations, session.scores, session.items, session.expected)
-    frame = units_frame(tidy.units())
-    write_tables(session.folder, frame, tidy.curves(), tidy.timings(session.twins.values()))
+    tidy = Tidy(plan, session.explanations, session.finished_scores(), session.items, session.expected)
+    units = tidy.units()
+    write_tables(session.folder, units, tidy.curves(), tidy.timings(session.twins.values()))
     infos = {label: RowInfo(label, label, e.control, e.oracle) for label, e in world.explainers.items()}
-    rows = Aggregator(world.suite, infos, directions()).summarise(frame)
+    rows = Aggregator(world.suite, infos, directions()).summarise(units)
     statuses = Counter(record.status for record in session.explanations.values())
     tasks = tuple(
         {

@@ -4,16 +4,17 @@
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xaibench.benchmark.folder import DONE, RunFolder
 from xaibench.benchmark.heatmaps import read_heatmap
 from xaibench.benchmark.summary import Summary
-from xaibench.benchmark.tidy import UNIT_COLUMNS, UNIT_ORDER
+from xaibench.benchmark.tidy import UNIT_COLUMNS
 from xaibench.errors import RunError
 
 if TYPE_CHECKING:
@@ -90,41 +91,27 @@ class Results:
 
 
 def write_tables(
-    folder: RunFolder, units: "pd.DataFrame", curves: Iterable[Mapping[str, Any]], timings: Iterable[Mapping[str, Any]]
+    folder: RunFolder, units: Sequence[Mapping[str, Any]], curves: Iterable[Mapping[str, Any]], timings: Iterable[Mapping[str, Any]]
 ) -> None:
-    """Write the three long tables, each sorted.
+    """Write the three long tables; ``units`` come sorted.
 
     Raises:
         RunError: If the folder cannot be written.
     """
-    folder.write("units.parquet", _parquet(units.to_dict("list"), UNIT_COLUMNS))
-    _write_rows(folder, "curves", curves, CURVE_COLUMNS, CURVE_COLUMNS[:7])
-    _write_rows(folder, "timings", timings, TIMING_COLUMNS, ("stage", "key"))
+    folder.write("units.parquet", _parquet(units, UNIT_COLUMNS))
+    folder.write("curves.parquet", _parquet(sorted(curves, key=itemgetter(*CURVE_COLUMNS[:7])), CURVE_COLUMNS))
+    folder.write("timings.parquet", _parquet(sorted(timings, key=itemgetter("stage", "key")), TIMING_COLUMNS))
 
 
-def units_frame(rows: Iterable[Mapping[str, Any]]) -> "pd.DataFrame":
-    """Sort the rows of ``units.parquet`` into a frame."""
-    import pandas as pd
-
-    frame = pd.DataFrame(rows, columns=list(UNIT_COLUMNS))
-    frame["value"] = frame["value"].astype("float64")
-    return frame.sort_values(list(UNIT_ORDER), kind="stable", ignore_index=True)
-
-
-def _write_rows(folder: RunFolder, name: str, rows: Iterable[Mapping[str, Any]], columns: tuple[str, ...], order: tuple[str, ...]) -> None:
-    ordered = sorted(rows, key=lambda row: [row[c] for c in order])
-    folder.write(f"{name}.parquet", _parquet({c: [row[c] for row in ordered] for c in columns}, columns))
-
-
-def _parquet(data: Mapping[str, Any], columns: tuple[str, ...]) -> bytes:
-    """Serialise columns with a fixed schema; the bytes depend on the values and on the version of Arrow alone."""
+def _parquet(rows: Sequence[Mapping[str, Any]], columns: tuple[str, ...]) -> bytes:
+    """Serialise rows with a fixed schema; the bytes depend on the values and on the version of Arrow alone."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     kinds = {"bool": pa.bool_(), "double": pa.float64(), "list": pa.list_(pa.float64())}
     numbers = {**dict.fromkeys(COUNTS, pa.int64()), "seconds": pa.float64(), "peak_rss_mb": pa.float64()}
     fields = [(c, kinds[TYPES[c]] if c in TYPES else numbers.get(c, pa.string())) for c in columns]
-    arrays = [pa.array(data[name], type=kind, from_pandas=True) for name, kind in fields]
+    arrays = [pa.array([row[name] for row in rows], type=kind) for name, kind in fields]
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_arrays(arrays, schema=pa.schema(fields)), sink, compression="zstd")
     return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]

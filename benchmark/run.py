@@ -20,7 +20,7 @@ from xaibench.benchmark.plan import Plan, make_plan
 from xaibench.benchmark.progress import Drain, Progress, Ticker
 from xaibench.benchmark.results import Results
 from xaibench.benchmark.session import Session
-from xaibench.benchmark.suite import Suite, suite_by_name
+from xaibench.benchmark.suite import Suite, TierName, suite_by_name
 from xaibench.benchmark.units import FAILED
 from xaibench.benchmark.world import World, load_detectors, load_explainers, load_tasks
 from xaibench.errors import NothingMeasuredError, UnitsFailedError

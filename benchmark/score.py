@@ -11,9 +11,12 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from xaibench.benchmark.explain import device_of, verdict
+from xaibench.benchmark.curves import pack
+from xaibench.benchmark.explain import verdict
 from xaibench.benchmark.heatmaps import read_heatmap
 from xaibench.benchmark.metrics.localization import undefined_reason
+from xaibench.benchmark.metrics.occluders import OCCLUDERS
+from xaibench.benchmark.metrics.probe import Probe
 from xaibench.benchmark.metrics.target import Target
 from xaibench.benchmark.observe import Meter
 from xaibench.benchmark.plan import PlannedClip
@@ -23,7 +26,7 @@ from xaibench.benchmark.units import Explanation, Score, Unit
 from xaibench.benchmark.world import World
 from xaibench.tasks.masks import recipe as named_recipe
 from xaibench.tasks.masks import truth
-from xaibench.tasks.spectrogram import magnitude
+from xaibench.tasks.spectrogram import magnitude, valid_cells
 from xaibench.types import Clip, content_hash
 
 Stage = Literal["localization", "faithfulness"]
@@ -65,7 +68,7 @@ def localization_items(explanation: Explanation, recipes: Sequence[str]) -> Iter
             )
 
 
-def faithfulness_items(explanation: Explanation, curves: Curves) -> Iterator[ScoreItem]:
+def faithfulness_items(explanation: Explanation, curves: Curves, area_budgets: Sequence[float]) -> Iterator[ScoreItem]:
     """List the curves that a finished explanation needs."""
     unit = explanation.unit
     for polarity in (p for p in polarities(explanation) if p in curves.polarities):
@@ -77,6 +80,7 @@ def faithfulness_items(explanation: Explanation, curves: Curves) -> Iterator[Sco
                 "polarity": polarity,
                 "occluder": occluder,
                 "steps": curves.steps,
+                "area_budgets": list(area_budgets),
                 "code": _code("faithfulness"),
             }
             key, absolute = content_hash(identity), _absolute(unit, polarity)
@@ -106,6 +110,7 @@ class ClipScorer:
         self.world, self.planned, self.clip = world, planned, clip
         self.stft = world.stft(planned.ref.task)
         self._targets: dict[str, Target] = {}
+        self._probes: dict[str, Probe] = {}
         self._heatmap: tuple[str, Tensor] | None = None
 
     def score(self, item: ScoreItem) -> Score:
@@ -156,8 +161,22 @@ class ClipScorer:
         return {"values": {name: value if math.isfinite(value) else None for name, value in raw.items()}, "why": why}
 
     def _perturb(self, item: ScoreItem, heatmap: Tensor) -> dict[str, Any]:
-        from xaibench.benchmark.metrics import faithfulness
+        measured = self.probe(item.occluder).curves(heatmap, steps=item.steps, budgets=self.world.suite.area_budgets)
+        return {"curves": pack(measured)}
 
-        detector = self.world.detectors[self.planned.detector]
-        device = device_of(detector)
-        raise NotImplementedError(device, faithfulness)
+    def probe(self, occluder: str) -> Probe:
+        """Return the clip under an occluder; end points and random order are shared by all heatmaps."""
+        if occluder not in self._probes:
+            task = self.world.tasks[self.planned.ref.task]
+            self._probes[occluder] = Probe(
+                self.clip.spoof,
+                self.world.detectors[self.planned.detector],
+                occluder=occluder,
+                valid=valid_cells(self.clip.valid_samples, len(self.clip.spoof), self.stft),
+                valid_samples=self.clip.valid_samples,
+                twin=self.clip.bonafide,
+                references=task.references(self.planned.pair) if "references" in OCCLUDERS.load(occluder).needs else None,
+                stft=self.stft,
+                seed=int(self.planned.key[:8], 16),
+            )
+        return self._probes[occluder]

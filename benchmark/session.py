@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from xaibench.benchmark.curves import score_range, with_values
 from xaibench.benchmark.explain import explain_unit, measure_twins, verdict
 from xaibench.benchmark.folder import RunFolder
 from xaibench.benchmark.heatmaps import heatmap_path
@@ -124,7 +125,7 @@ class Session:
         perturbed = curves if curves is not None and unit.recipe in ("", recipes[0]) else None
         if explanation.status == "ok":
             self.items[unit.key] = list(localization_items(explanation, recipes))
-            self.items[unit.key] += faithfulness_items(explanation, perturbed) if perturbed else ()
+            self.items[unit.key] += faithfulness_items(explanation, perturbed, self.world.suite.area_budgets) if perturbed else ()
         else:
             self.expected[unit.key] = [(recipe, "") for recipe in ((unit.recipe,) if unit.recipe else recipes)]
             self.expected[unit.key] += [("", occluder) for occluder in perturbed.occluders] if perturbed else ()
@@ -145,6 +146,18 @@ class Session:
         scorer = ClipScorer(self.world, planned, clip)
         for item in chunk.items:
             yield scorer.score(item)
+
+    def finished_scores(self) -> dict[str, Score]:
+        """Return the scores by key, those of curves with their values."""
+        gaps = {clip.key: (twins.gap if (twins := self.twins.get(clip.key)) else None) for clip in self.plan.clips}
+        by_task = {task: [t for t in self.twins.values() if t.clip.task == task] for task in self.world.tasks}
+        known = {task: score_range(twins) for task, twins in by_task.items()}
+        clips = {unit.key: clip for clip, units in zip(self.plan.clips, self.plan.units, strict=True) for unit in units}
+        found = {}
+        for key, score in self.scores.items():
+            clip = clips[score.unit]
+            found[key] = with_values(score, gaps[clip.key], known[clip.ref.task]) if score.stage == "faithfulness" else score
+        return found
 
     def _lost_score(self, chunk: Chunk[ScoreItem], item: ScoreItem, reason: str) -> Score:
         del chunk

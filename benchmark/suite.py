@@ -72,6 +72,8 @@ class Suite:
     min_speakers: int = 20
     """From this many speakers on, intervals are clustered by speaker, else by utterance."""
     slow_forward_s: float = 0.1
+    area_budgets: tuple[float, ...] = (0.05,)
+    """Shares of the cells at which confidence metrics (AI, AD, AG, Fid-In, FF) are measured; the first one is in the table."""
     n_draws: int = 10_000
     level: float = 0.95
     statistics_seed: int = 0

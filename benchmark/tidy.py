@@ -2,8 +2,10 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from operator import itemgetter
 from typing import Any
 
+from xaibench.benchmark.curves import series
 from xaibench.benchmark.plan import Plan
 from xaibench.benchmark.score import ScoreItem, polarities
 from xaibench.benchmark.units import Explanation, Score, Twins, Unit
@@ -65,8 +67,11 @@ class Tidy:
             names[bool(score.occluder)] |= set(score.values)
         return {curves: sorted(names[curves]) for curves in (False, True)}
 
-    def units(self) -> Iterator[dict[str, Any]]:
-        """Yield the rows of ``units.parquet``, unsorted."""
+    def units(self) -> list[dict[str, Any]]:
+        """Return the rows of ``units.parquet``, sorted."""
+        return sorted(self._unit_rows(), key=itemgetter(*UNIT_ORDER))
+
+    def _unit_rows(self) -> Iterator[dict[str, Any]]:
         for unit in (unit for group in self.plan.units for unit in group):
             record = self.explanations.get(unit.key)
             if record is None:
@@ -114,7 +119,7 @@ class Tidy:
         for unit in (unit for group in self.plan.units for unit in group):
             for item in self.items.get(unit.key, ()):
                 score = self.scores.get(item.key)
-                for order, (fractions, log_odds) in (score.curves if score else {}).items():
+                for order, fractions, log_odds in series(score) if score else ():
                     yield {
                         "task": unit.clip.task,
                         "detector": unit.detector,

@@ -128,6 +128,6 @@ class Score(_Record):
     """Value of each metric; ``None`` where it is undefined."""
     why: dict[str, str] = {}
     """Reason of each undefined value."""
-    curves: dict[str, tuple[list[float], list[float]]] = {}
-    """Fractions and log-odds of each order of a faithfulness curve."""
+    curves: dict[str, list[float]] = {}
+    """The detector's answers along a faithfulness curve; its values are read off them when the run ends."""
     cost: Cost = Cost()
