@@ -206,7 +206,7 @@ def _raw(file: ListedFile, url: str, folder: Path, retries: int) -> Path:
     pooch.get_logger().setLevel(logging.ERROR)
     store = pooch.create(folder, base_url="", registry={name: f"sha1:{file.raw_sha1}"}, urls={name: url}, retry_if_failed=retries)
     try:
-        return Path(store.fetch(name, downloader=pooch.HTTPDownloader(timeout=TIMEOUT_S)))
+        return Path(store.fetch(name, downloader=_stream))
     except HTTPError as error:
         status = error.response.status_code if error.response is not None else "no status"
         raise DataError(
@@ -223,6 +223,16 @@ def _raw(file: ListedFile, url: str, folder: Path, retries: int) -> Path:
         raise DataMismatchError(f"{url} must have SHA-1 {file.raw_sha1}, {found}") from error
     except OSError as error:
         raise DataError(f"{folder} must be writable, got {error.strerror or error}; free space or set XAIBENCH_CACHE") from error
+
+
+def _stream(url: str, output_file: str, _: object) -> None:
+    """Write what a home sends to a file; unlike pooch's own downloader it closes the connection when the transfer fails."""
+    import requests
+
+    with requests.get(url, stream=True, timeout=TIMEOUT_S) as response, Path(output_file).open("wb") as stream:
+        response.raise_for_status()
+        for chunk in response.iter_content(1 << 16):
+            stream.write(chunk)
 
 
 def _limited(waveform: Tensor) -> Tensor:
