@@ -26,8 +26,8 @@ def get(
     from xaibench.tasks.corpora.download import get_public_pairs
 
     with download_bar(f"get {name}") as advance:
-        folder = get_public_pairs(dest, source_dir=source, progress=advance)
-    typer.echo(f"{name} is ready in {folder}")
+        fetched = get_public_pairs(dest, source_dir=source, progress=advance)
+    typer.echo(f"{name} is ready in {fetched.root}")
 
 
 @app.command("make")
@@ -42,8 +42,9 @@ def make(
 
     if name != "minivoc":
         raise UnknownNameError(f"name must be a corpus that can be made (minivoc), got {name!r}; `xaibench list tasks` shows all")
+    from xaibench.tasks.corpora.minivoc.lists import default_train_dir
     from xaibench.tasks.corpora.minivoc.make import make_train
 
     with download_bar(f"make {name}") as advance:
-        folder = make_train(out, jobs=jobs, limit=limit, progress=advance)
-    typer.echo(f"the train split of {name} is ready in {folder}")
+        made = make_train(out, jobs=jobs, limit=limit, progress=advance)
+    typer.echo(f"the train split of {name} is ready in {out or default_train_dir()}: {len(made)} files")

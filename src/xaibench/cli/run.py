@@ -58,8 +58,9 @@ def run(
 def _show(path: Path) -> None:
     from rich.console import Console
 
-    from xaibench.leaderboard.rows import terminal_tables
+    from xaibench.leaderboard.rows import read_run, terminal_table
 
     console = Console()
-    for part in terminal_tables(path):
-        console.print(part)
+    for board in read_run(path).boards:
+        for recipe in board.recipes:
+            console.print(terminal_table(board, recipe))
