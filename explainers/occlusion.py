@@ -42,13 +42,16 @@ class Occlusion(Explainer):
 
     def _one(self, clip: Tensor, detector: Detector) -> Tensor:
         spectrum = stft(clip[None], self.stft)
-        tiles = self._tiles(*spectrum.shape[1:], clip.device)
+        bins, frames = spectrum.shape[1:]
+        tiles = self._tiles(bins, frames, clip.device)
         level = spectrum.abs()
         floor = level.amax() * 10 ** (self.floor_db / 20)
         hidden = spectrum * (floor / level.clamp(min=torch.finfo(level.dtype).tiny)).clamp(max=1.0)
         whole = detector.spoof_logit(clip[None])
         heard = []
-        for numbers in torch.arange(self.bands * self.segments, device=clip.device).split(self.chunk_size):
+        count = self.bands * self.segments
+        for first in range(0, count, self.chunk_size):
+            numbers = torch.arange(first, min(first + self.chunk_size, count), device=clip.device)
             inside = tiles[None] == numbers[:, None, None]
             heard.append(detector.spoof_logit(inverse(torch.where(inside, hidden, spectrum), len(clip), self.stft)))
         return (whole - torch.cat(heard))[tiles]

@@ -48,8 +48,10 @@ class RISE(Explainer):
 
     def _one(self, clip: Tensor, detector: Detector, generator: torch.Generator) -> Tensor:
         spectrum = stft(clip[None], self.stft)
-        masks = torch.stack([self._mask(*spectrum.shape[1:], generator) for _ in range(self.n_masks)]).to(clip.device)
-        heard = torch.cat([detector.spoof_logit(inverse(spectrum * part, len(clip), self.stft)) for part in masks.split(self.chunk_size)])
+        bins, frames = spectrum.shape[1:]
+        masks = torch.stack([self._mask(bins, frames, generator) for _ in range(self.n_masks)]).to(clip.device)
+        chunks = (masks[first : first + self.chunk_size] for first in range(0, self.n_masks, self.chunk_size))
+        heard = torch.cat([detector.spoof_logit(inverse(spectrum * part, len(clip), self.stft)) for part in chunks])
         return torch.einsum("m,mfn->fn", heard - heard.mean(), masks) / (self.keep * self.n_masks)
 
     def _mask(self, bins: int, frames: int, generator: torch.Generator) -> Tensor:

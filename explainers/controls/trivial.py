@@ -87,4 +87,5 @@ class Edge(_Control):
         kernel = torch.tensor([[1.0, 0.0, -1.0], [2.0, 0.0, -2.0], [1.0, 0.0, -1.0]], device=image.device)
         padded = nn.functional.pad(image, (1, 1, 1, 1), mode="replicate")
         gradient = nn.functional.conv2d(padded, torch.stack([kernel, kernel.T])[:, None])
-        return torch.linalg.vector_norm(gradient, dim=1)
+        length: Tensor = torch.linalg.vector_norm(gradient, dim=1)
+        return length

@@ -17,7 +17,7 @@ def get(
     dest: Annotated[Path | None, typer.Option(help="where to put them; default: the cache (XAIBENCH_CACHE)")] = None,
 ) -> None:
     """Download a corpus from its homes: hash-checked, resampled to 16 kHz, resumable."""
-    from xaibench.cli.progress import download_bar
+    from xaibench.cli.progress import bar
 
     if name != "public_pairs":
         raise UnknownNameError(
@@ -25,7 +25,7 @@ def get(
         )
     from xaibench.tasks.corpora.download import get_public_pairs
 
-    with download_bar(f"get {name}") as advance:
+    with bar(f"get {name}") as advance:
         fetched = get_public_pairs(dest, source_dir=source, progress=advance)
     typer.echo(f"{name} is ready in {fetched.root}")
 
@@ -38,13 +38,13 @@ def make(
     out: Annotated[Path | None, typer.Option(help="where to put them; default: the cache (XAIBENCH_CACHE)")] = None,
 ) -> None:
     """Make the train split of the embedded corpus again (needs espeak-ng and the extra [vocode])."""
-    from xaibench.cli.progress import download_bar
+    from xaibench.cli.progress import bar
 
     if name != "minivoc":
         raise UnknownNameError(f"name must be a corpus that can be made (minivoc), got {name!r}; `xaibench list tasks` shows all")
     from xaibench.tasks.corpora.minivoc.lists import default_train_dir
     from xaibench.tasks.corpora.minivoc.make import make_train
 
-    with download_bar(f"make {name}") as advance:
+    with bar(f"make {name}") as advance:
         made = make_train(out, jobs=jobs, limit=limit, progress=advance)
     typer.echo(f"the train split of {name} is ready in {out or default_train_dir()}: {len(made)} files")

@@ -5,30 +5,24 @@ from contextlib import contextmanager
 from typing import Any
 
 
-def _columns() -> tuple[Any, ...]:
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    return (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-
-
 @contextmanager
-def download_bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """Yield ``advance(done, total)``."""
+def bar(title: str) -> Iterator[Callable[..., None]]:
+    """Yield ``advance(done, total)``; what else a job tells of itself is not drawn."""
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
-    with Progress(*_columns(), console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(title, total=None)
+    columns: tuple[Any, ...] = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        job = progress.add_task(title, total=None)
 
-        def advance(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
+        def advance(done: int, total: int, *_: object) -> None:
+            progress.update(job, completed=done, total=total)
 
-        yield advance
-
-
-@contextmanager
-def run_bar() -> Iterator[Any]:
-    """Yield the progress callback of a run."""
-    with download_bar("run") as advance:
         yield advance

@@ -30,9 +30,9 @@ def run(
     The same command goes on where it was interrupted. Controls always run beside your explainers and cannot be removed.
     """
     from xaibench.benchmark.run import run as benchmark
-    from xaibench.cli.progress import run_bar
+    from xaibench.cli.progress import bar
 
-    with run_bar() as progress:
+    with bar("run") as progress:
         results = benchmark(
             explainers=explainer or [],
             tasks=task or ["minivoc"],

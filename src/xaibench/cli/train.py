@@ -23,12 +23,20 @@ def detector(
     device: Device = "cpu",
 ) -> None:
     """Train a detector on paired batches; the card holds EER, AUC and pair accuracy per vocoder."""
-    from xaibench.cli.progress import download_bar
+    from xaibench.cli.progress import bar
     from xaibench.registry import TASKS
     from xaibench.tasks.detectors.training import train_detector
 
-    with download_bar(f"train {name}") as advance:
-        card = train_detector(TASKS.load(task), name, out=out, steps=steps, seed=seed, device=device, progress=advance)
+    with bar(f"train {name}") as advance:
+        card = train_detector(
+            TASKS.load(task),
+            name,
+            out=out,
+            steps=steps,
+            seed=seed,
+            device=device,
+            progress=lambda share, _: advance(round(100 * share), 100),
+        )
     _summary(out, card)
 
 
