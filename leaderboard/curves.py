@@ -10,7 +10,10 @@ from xaibench.leaderboard.rows import Board, Row
 
 WIDTH, HEIGHT = 460.0, 250.0
 LEFT, RIGHT, TOP, BOTTOM = 38.0, 8.0, 10.0, 30.0
-ORDERS = {"most_first_deletion": "Deletion: strongest cells taken away first", "most_first_insertion": "Insertion: strongest cells put back first"}
+ORDERS = {
+    "most_first_deletion": "Deletion: strongest cells taken away first",
+    "most_first_insertion": "Insertion: strongest cells put back first",
+}
 COLOURS = 8
 LEAVES_RANGE = 0.1
 """Share of curve points outside the twins' range, widened by half its width, from which on a plot is greyed."""
@@ -61,7 +64,9 @@ def read_curves(run_dir: Path) -> list[dict[str, Any]]:
 
 def plots(records: Iterable[Mapping[str, Any]], board: Board, recipe: str) -> list[Plot]:
     """Average the curves of a board over its clips, one plot for each occluder and order."""
-    mine = [r for r in records if r["task"] == board.task and r["detector"] == board.detector and r.get("polarity", "declared") == "declared"]
+    mine = [
+        r for r in records if r["task"] == board.task and r["detector"] == board.detector and r.get("polarity", "declared") == "declared"
+    ]
     found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for record in mine:
         if record["order"] in ORDERS:

@@ -67,7 +67,7 @@ def _png(pixels: Bytes, palette: Bytes, bits: int, transparent: int | None = Non
     picture.putpalette(palette.tobytes())
     buffer = io.BytesIO()
     options = {} if transparent is None else {"transparency": transparent}
-    picture.save(buffer, "PNG", bits=bits, compress_level=9, **options)
+    picture.save(buffer, "PNG", bits=bits, compress_level=5, **options)
     return buffer.getvalue()
 
 
@@ -79,20 +79,18 @@ def spectrogram_png(magnitude: Grid, reference: float | None = None) -> bytes:
     return _png(np.rint(level).astype(np.uint8), ramp("ink", LEVELS), bits=8)
 
 
-def rank_share(heatmap: Grid, valid: Mask) -> Grid:
-    """Return for each cell the share of valid cells that lie below it, (F, N) in [0, 1); ties share their mean rank, the rest is 0."""
+def rank_classes(heatmap: Grid, valid: Mask) -> Bytes:
+    """Sort the cells of a heatmap (F, N) into the classes of ``RANKS`` among its valid cells; the others, and ties over a whole class, go low."""
     values = heatmap[valid]
-    order = np.sort(values)
-    below, upto = np.searchsorted(order, values, "left"), np.searchsorted(order, values, "right")
-    share = np.zeros(heatmap.shape, np.float32)
-    share[valid] = (below + upto) / (2 * max(values.size, 1))
-    return share
+    if not values.size:
+        return np.zeros(heatmap.shape, np.uint8)
+    edges = np.sort(values)[np.ceil(RANKS * values.size).astype(int) - 1]
+    return np.where(valid, np.searchsorted(edges, heatmap, "left"), 0).astype(np.uint8)
 
 
 def heatmap_png(heatmap: Grid, valid: Mask) -> bytes:
     """Draw a heatmap (F, N) by rank within its clip, which is all that the equal-area scores see; 16 colours."""
-    classes = np.searchsorted(RANKS, rank_share(heatmap, valid), "right").astype(np.uint8)
-    return _png(classes, ramp("ember", len(RANKS) + 1), bits=4)
+    return _png(rank_classes(heatmap, valid), ramp("ember", len(RANKS) + 1), bits=4)
 
 
 def verdict_png(chosen: Mask, truth: Mask) -> bytes:

@@ -166,7 +166,7 @@ def _row(name: str, records: list[Mapping[str, Any]]) -> Row:
     return Row(name, str(first.get("title") or name), group, scores)  # type: ignore[arg-type]
 
 
-def verdict(row: Row, board: Board, recipe: str) -> str:
+def verdict(row: Row, board: Board, recipe: str, *, named: bool = False) -> str:
     """Say in words how a row stands to the best control; empty for controls and oracles."""
     score = row.score(PRIMARY, recipe=recipe)
     floor = board.floor(recipe)
@@ -176,8 +176,8 @@ def verdict(row: Row, board: Board, recipe: str) -> str:
         return score.note or "not enough clips"
     if score.beats_best_control is None:
         return score.note or "not compared with the controls"
-    name = floor[0].title if floor else "the best control"
-    return f"beats the best control ({name})" if score.beats_best_control else f"does not beat the best control ({name})"
+    name = f" ({floor[0].title})" if floor and named else ""
+    return f"beats the best control{name}" if score.beats_best_control else f"does not beat the best control{name}"
 
 
 def number(value: float | None, name: str = PRIMARY) -> str:

@@ -17,6 +17,7 @@ from xaibench.leaderboard.words import PRIMARY
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from xaibench.leaderboard.sound import Sound
     from xaibench.tasks.masks import Truth
     from xaibench.tasks.spectrogram import STFTConfig
     from xaibench.types import Clip, Detector, Task
@@ -56,10 +57,19 @@ class Track:
     """One sound as offered."""
 
     title: str
-    text: str
     file: str
     log_odds: float | None
     silent: bool = False
+
+
+@dataclass(frozen=True)
+class Listen:
+    """What can be heard of one mask: its cells alone, and everything else; of a whole clip there is only the first."""
+
+    title: str
+    text: str
+    only: Track
+    rest: Track | None = None
 
 
 @dataclass(frozen=True)
@@ -71,12 +81,13 @@ class Sample:
     clip: "Clip"
     grid: "STFTConfig"
     seconds: float
-    valid_seconds: float
+    """Length of the pictures: the recording without its repetition."""
+    tiled: bool
     spoof: str
     twin: str
     truth: str
     panels: tuple[Panel, ...]
-    tracks: tuple[Track, ...]
+    sounds: tuple[Listen, ...]
     missing: tuple[str, ...]
     """Titles of explainers without a heatmap for this clip."""
 
@@ -129,7 +140,8 @@ def choose(units: Iterable[Mapping[str, Any]], leader: str, count: int = 12) -> 
             chosen[pair] = "another vocoder" if about[pair]["vocoder"] not in heard else "further clip"
             heard.add(about[pair]["vocoder"])
     return [
-        Choice(p, str(about[p]["vocoder"]), bool(about[p]["seen_vocoder"]), why, clips[p], lead.get(p)) for p, why in list(chosen.items())[:count]
+        Choice(p, str(about[p]["vocoder"]), bool(about[p]["seen_vocoder"]), why, clips[p], lead.get(p))
+        for p, why in list(chosen.items())[:count]
     ]
 
 
@@ -181,31 +193,36 @@ class Studio:
         """
         from xaibench.tasks import masks
         from xaibench.tasks.spectrogram import magnitude
+        import torch
+
         from xaibench.types import SAMPLE_RATE
 
         if choice.pair not in self.pairs:
-            raise XaibenchError(f"pair must be listed by task {self.task.name!r}, got {choice.pair!r}; make the report with the data of the run")
+            raise XaibenchError(
+                f"pair must be listed by task {self.task.name!r}, got {choice.pair!r}; make the report with the data of the run"
+            )
         clip = self.task.load(self.pairs[choice.pair])
         truth = masks.truth(clip, masks.recipe(self.recipe), self.grid)
-        both = magnitude(clip.spoof[None], self.grid)[0], magnitude(clip.bonafide[None], self.grid)[0]
-        loudest = float(max(m.max() for m in both))
-        panels, chosen, missing = self._panels(choice, truth, write)
+        frames = int(truth.valid.any(0).sum())
+        both = magnitude(torch.stack([clip.spoof, clip.bonafide]), self.grid)[..., :frames].numpy()
+        loudest = float(both.max())
+        panels, chosen, missing = self._panels(choice, truth, frames, write)
         return Sample(
             number=number,
             choice=choice,
             clip=clip,
             grid=self.grid,
-            seconds=len(clip.spoof) / SAMPLE_RATE,
-            valid_seconds=min(clip.valid_samples, len(clip.spoof)) / SAMPLE_RATE,
-            spoof=write("spoof.png", pictures.spectrogram_png(both[0].numpy(), loudest)),
-            twin=write("twin.png", pictures.spectrogram_png(both[1].numpy(), loudest)),
-            truth=write("truth.png", pictures.outline_png(truth.mask.numpy())),
+            seconds=frames * self.grid.hop_samples / SAMPLE_RATE,
+            tiled=clip.valid_samples < len(clip.spoof),
+            spoof=write("spoof.png", pictures.spectrogram_png(both[0], loudest)),
+            twin=write("twin.png", pictures.spectrogram_png(both[1], loudest)),
+            truth=write("truth.png", pictures.outline_png(truth.mask.numpy()[:, :frames])),
             panels=tuple(panels),
-            tracks=tuple(self._tracks(clip, truth, chosen, write)),
+            sounds=tuple(self._sounds(clip, truth, chosen, write)),
             missing=tuple(missing),
         )
 
-    def _panels(self, choice: Choice, truth: "Truth", write: Write) -> tuple[list[Panel], dict[str, "Tensor"], list[str]]:
+    def _panels(self, choice: Choice, truth: "Truth", frames: int, write: Write) -> tuple[list[Panel], dict[str, "Tensor"], list[str]]:
         from xaibench.benchmark.heatmaps import read_heatmap
         from xaibench.tasks.masks import top_cells
 
@@ -217,29 +234,34 @@ class Studio:
                 missing.append(row.title)
                 continue
             heatmap = read_heatmap(self.run_dir, digest)
+            heatmap = heatmap.abs() if _declares_magnitude(row.explainer) else heatmap
             cells = top_cells(heatmap[None], count, valid[None])[0][0]
             chosen[row.explainer] = cells
-            heat = write(f"map-{position:02}.png", pictures.heatmap_png(heatmap.numpy(), valid.numpy()))
-            found = write(f"cells-{position:02}.png", pictures.verdict_png(cells.numpy(), truth.mask.numpy()))
+            heat = write(f"map-{position:02}.png", pictures.heatmap_png(heatmap.numpy()[:, :frames], valid.numpy()[:, :frames]))
+            found = write(f"cells-{position:02}.png", pictures.verdict_png(cells.numpy()[:, :frames], truth.mask.numpy()[:, :frames]))
             panels.append(Panel(row, value, heat, found))
         return panels, chosen, missing
 
-    def _tracks(self, clip: "Clip", truth: "Truth", chosen: Mapping[str, "Tensor"], write: Write) -> list[Track]:
+    def _sounds(self, clip: "Clip", truth: "Truth", chosen: Mapping[str, "Tensor"], write: Write) -> list[Listen]:
         from xaibench.leaderboard import sound
 
-        planned: list[tuple[str, str, sound.Sound]] = [
-            ("Vocoded clip", "what the detector was asked about", sound.Sound(clip.spoof, 0.0)),
-            ("Real twin", "the recording that it was made from", sound.match_level(clip.bonafide, clip.spoof)),
-        ]
         titles = {row.explainer: row.title for row in self.order}
-        for title, mask in [("the truth", truth.mask), *((titles[n], chosen[n]) for n in self.listened if n in chosen)]:
-            only, rest = sound.split(clip.spoof, mask, self.grid)
-            planned += [(f"Only {title}", _gain(only), only), (f"Without {title}", _gain(rest), rest)]
-        answers = self._answers([s.waveform for _, _, s in planned])
-        return [
-            Track(title, text, write(f"sound-{i:02}.flac", sound.flac_bytes(s.waveform)), answers[i], s.silent)
-            for i, (title, text, s) in enumerate(planned)
+        masks = [("The truth", truth.mask), *((titles[name], chosen[name]) for name in self.listened if name in chosen)]
+        parts = [part for _, mask in masks for part in sound.split(clip.spoof, mask, self.grid)]
+        waveforms = [clip.spoof, sound.match_level(clip.bonafide, clip.spoof).waveform, *(part.waveform for part in parts)]
+        answers = self._answers(waveforms)
+        files = [write(f"sound-{i:02}.flac", sound.flac_bytes(w[: clip.valid_samples])) for i, w in enumerate(waveforms)]
+        listens = [
+            Listen("Vocoded clip", "what the detector was asked about", Track("Vocoded clip", files[0], answers[0])),
+            Listen("Real twin", "the recording that it was made from", Track("Real twin", files[1], answers[1])),
         ]
+        for i, (title, _) in enumerate(masks):
+            at, only, rest = 2 + 2 * i, parts[2 * i], parts[2 * i + 1]
+            text = f"brought to the level of the clip: {_gain(only)} and {_gain(rest)}"
+            first = Track(f"Only {title}", files[at], answers[at], only.silent)
+            second = Track(f"Everything but {title}", files[at + 1], answers[at + 1], rest.silent)
+            listens.append(Listen(title, text, first, second))
+        return listens
 
     def _answers(self, waveforms: Sequence["Tensor"]) -> list[float | None]:
         """Ask the detector about each sound; a slow detector only about the twins."""
@@ -253,8 +275,8 @@ class Studio:
         return answers + [None] * (len(waveforms) - len(asked))
 
 
-def _gain(sound: Any) -> str:
-    return "silent" if sound.silent else f"level-matched, {sound.gain_db:+.0f} dB".replace("-", "−").replace("level−", "level-")
+def _gain(sound: "Sound") -> str:
+    return "silent" if sound.silent else f"{sound.gain_db:+.0f} dB".replace("-", "−")
 
 
 def _forward_seconds(detector: "Detector") -> float:
@@ -269,3 +291,13 @@ def _forward_seconds(detector: "Detector") -> float:
             detector(clip)
         best = min(best, time.perf_counter() - start)
     return best
+
+
+def _declares_magnitude(label: str) -> bool:
+    """Tell whether an explainer declares that only the size of its values counts; plugins that are not installed here count as signed."""
+    from xaibench.registry import EXPLAINERS, parse_spec
+
+    try:
+        return bool(EXPLAINERS.get(parse_spec(label)[0]).polarity == "magnitude")
+    except XaibenchError:
+        return False

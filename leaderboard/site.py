@@ -164,7 +164,11 @@ def _section(run: Run, board: Board, at: int, curves: Sequence[Mapping[str, Any]
 
 def _detector_record(run: Run, board: Board) -> Mapping[str, Any]:
     for record in run.summary.get("detectors", []):
-        if isinstance(record, dict) and record.get("detector", record.get("name")) == board.detector and record.get("task", board.task) == board.task:
+        if (
+            isinstance(record, dict)
+            and record.get("detector", record.get("name")) == board.detector
+            and record.get("task", board.task) == board.task
+        ):
             return record
     return {}
 

@@ -116,7 +116,7 @@ def _columns(board: Board, recipe: str, occluder: str) -> tuple[Column, ...]:
         for name in names:
             if name == "|map|":
                 measured = any(row.score(PRIMARY, recipe=recipe, polarity="magnitude") for row in board.rows)
-                column = Column(name, "|heatmap|", "GDice of the heatmap without its sign", group, first)
+                column = Column(name, "|map|", "GDice of the heatmap without its sign", group, first)
             else:
                 where = {"recipe": recipe, "occluder": occluder if name in CURVES else ""}
                 measured = any((s := row.score(name, **where)) and s.mean is not None for row in board.rows)
@@ -267,7 +267,11 @@ def headline(board: Board, recipe: str) -> str:
     if not judged:
         return "Too little was measured to compare an explainer with the controls."
     if not winners:
-        return "The explainer does not beat the best control." if len(judged) == 1 else f"None of {len(judged)} explainers beats the best control."
+        return (
+            "The explainer does not beat the best control."
+            if len(judged) == 1
+            else f"None of {len(judged)} explainers beats the best control."
+        )
     if len(judged) == 1:
         return f"{winners[0]} beats every control."
     if len(winners) == 1:

@@ -51,7 +51,14 @@ _KNOWN = (
         "Generalized Dice with chance moved to 0 and perfect left at 100: (GDice − 2m(1−m)) / (1 − 2m(1−m)) with m the share of cells in the truth.",
     ),
     MetricWords(
-        "dice", "Dice", "Dice", True, 100, 1, "localization", "Overlap of the chosen cells with the truth; at equal area the same as precision and recall."
+        "dice",
+        "Dice",
+        "Dice",
+        True,
+        100,
+        1,
+        "localization",
+        "Overlap of the chosen cells with the truth; at equal area the same as precision and recall.",
     ),
     MetricWords("iou", "Intersection over union", "IoU", True, 100, 1, "localization", "Dice in another unit: Dice / (2 − Dice)."),
     MetricWords(
@@ -105,7 +112,9 @@ _KNOWN = (
         "localization",
         "Share of the positive relevance that lies in the truth (Arras et al. 2022); chance is the share of cells in the truth.",
     ),
-    MetricWords("relevance_rank", "Relevance rank", "rank", True, 100, 1, "localization", "Share of the strongest cells that lie in the truth."),
+    MetricWords(
+        "relevance_rank", "Relevance rank", "rank", True, 100, 1, "localization", "Share of the strongest cells that lie in the truth."
+    ),
     MetricWords(
         "deletion",
         "Deletion",
@@ -137,8 +146,12 @@ _KNOWN = (
         "Weakest cells first minus strongest cells first, area under the log-odds (Blücher et al. 2024). The rank order it gives depends least on "
         "what the cells are replaced by.",
     ),
-    MetricWords("seconds", "Seconds per clip", "s / clip", False, 1, 2, "cost", "Wall time of one explanation on this machine; machines differ."),
-    MetricWords("forwards", "Forward passes", "forwards", False, 1, 0, "cost", "Calls of the detector for one clip, counted by the harness."),
+    MetricWords(
+        "seconds", "Seconds per clip", "s / clip", False, 1, 2, "cost", "Wall time of one explanation on this machine; machines differ."
+    ),
+    MetricWords(
+        "forwards", "Forward passes", "forwards", False, 1, 0, "cost", "Calls of the detector for one clip, counted by the harness."
+    ),
     MetricWords("backwards", "Backward passes", "backwards", False, 1, 0, "cost", "Gradient passes through the detector for one clip."),
     MetricWords("peak_rss_mb", "Peak memory", "MB", False, 1, 0, "cost", "Largest resident memory of the process while explaining."),
 )

@@ -116,7 +116,12 @@ def write_run(
         "schema_version": 1, "run": prefix + "run", "suite": "xaibench-v1", "tier": prefix + "quick", "tasks": [prefix + task_name],
         "detectors": [{**base, "n_gated": max(len(listed) - 1, 0), "n_clips": len(listed), "gap_gate": 2.0}], "rows": rows,
     }  # fmt: skip
-    manifest = {"argv": ["xaibench", "run", prefix + "x"], "seed": 0, "packages": {prefix + "torch": prefix + "2.11"}, "suite": "xaibench-v1"}
+    manifest = {
+        "argv": ["xaibench", "run", prefix + "x"],
+        "seed": 0,
+        "packages": {prefix + "torch": prefix + "2.11"},
+        "suite": "xaibench-v1",
+    }
     (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
     (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     return folder
@@ -153,7 +158,9 @@ def _write_curves(folder: Path, base: dict[str, str], prefix: str, pairs: Sequen
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records), folder / "curves.parquet")
 
 
-def _rows(base: dict[str, str], prefix: str, pairs: Sequence[Pair], values: dict[tuple[str, str, str], float], kinds: dict[str, str]) -> Iterable[dict[str, Any]]:
+def _rows(
+    base: dict[str, str], prefix: str, pairs: Sequence[Pair], values: dict[tuple[str, str, str], float], kinds: dict[str, str]
+) -> Iterable[dict[str, Any]]:
     vocoders = {p.id: p.vocoder for p in pairs}
     seen = {p.id: p.seen_vocoder for p in pairs}
     slices = ["all", "seen", "unseen", *sorted({f"vocoder:{v}" for v in vocoders.values()})]
@@ -179,17 +186,50 @@ def _rows(base: dict[str, str], prefix: str, pairs: Sequence[Pair], values: dict
                 if not n:
                     continue
                 width = 0.012 * 6.9 / n**0.5
-                row = {**common, "polarity": "declared", "metric": "generalized_dice", "slice": part, "mean": value, "low": value - width, "high": value + width, "n": n}
+                row = {
+                    **common,
+                    "polarity": "declared",
+                    "metric": "generalized_dice",
+                    "slice": part,
+                    "mean": value,
+                    "low": value - width,
+                    "high": value + width,
+                    "n": n,
+                }
                 if part == "all":
                     row["tier"] = 1 + (value < 0.5)
                     row["beats_best_control"] = value - width > best if kind == "" else None
                     row["note"] = prefix and f"{prefix}note"
                 yield row
             value = mean(name, recipe, "all")[0]
-            scores = {"generalized_dice_corrected": (value - 0.095) / 0.905, "average_precision": value * 0.9, "auroc": 0.5 + value / 2, "stratified_auc": 0.5 + value / 3, "pointing_game": min(1.0, value * 1.5)}
-            yield {**common, "polarity": "magnitude", "metric": "generalized_dice", "slice": "all", "mean": value * 0.9, "low": None, "high": None, "n": len(pairs)}
+            scores = {
+                "generalized_dice_corrected": (value - 0.095) / 0.905,
+                "average_precision": value * 0.9,
+                "auroc": 0.5 + value / 2,
+                "stratified_auc": 0.5 + value / 3,
+                "pointing_game": min(1.0, value * 1.5),
+            }
+            yield {
+                **common,
+                "polarity": "magnitude",
+                "metric": "generalized_dice",
+                "slice": "all",
+                "mean": value * 0.9,
+                "low": None,
+                "high": None,
+                "n": len(pairs),
+            }
             for metric, score in scores.items():
-                yield {**common, "polarity": "declared", "metric": metric, "slice": "all", "mean": score, "low": score - 0.02, "high": score + 0.02, "n": len(pairs)}
+                yield {
+                    **common,
+                    "polarity": "declared",
+                    "metric": metric,
+                    "slice": "all",
+                    "mean": score,
+                    "low": score - 0.02,
+                    "high": score + 0.02,
+                    "n": len(pairs),
+                }
     for name, kind in kinds.items():
         for occluder in ("twin_complex", "floor"):
             for metric, score in (("deletion", -1.5), ("insertion", 1.25), ("srg", 2.0)):
@@ -207,7 +247,19 @@ def toy_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_run(tmp_path_factory.mktemp("run") / "toy", ToyTask())
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def toys() -> dict[str, Any]:
     """Arguments of ``build`` that bring the toy task and detector."""
     return {"tasks": {"toy": ToyTask()}, "detectors": {"toy_detector": ToyDetector().eval()}}
+
+
+@pytest.fixture
+def make_run() -> Callable[[Path, str], tuple[Path, dict[str, Any]]]:
+    """Make a run in which every outside name begins with a prefix, and the arguments of ``build`` that bring its task and detector."""
+
+    def make(folder: Path, prefix: str) -> tuple[Path, dict[str, Any]]:
+        task = ToyTask(prefix=prefix, n_pairs=2)
+        run = write_run(folder, task, prefix=prefix)
+        return run, {"tasks": {f"{prefix}toy": task}, "detectors": {f"{prefix}toy_detector": ToyDetector().eval()}}
+
+    return make

@@ -1,0 +1,189 @@
+import base64
+import hashlib
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xaibench.errors import RunError
+from xaibench.leaderboard.site import build
+
+HOSTILE = [
+    "<script>window.hacked=1</script>",
+    "</script><img src=x onerror=window.hacked=1>",
+    "\"' onmouseover=window.hacked=1 x='",
+    "javascript:window.hacked=1//",
+    "{{ 7 * 7 }}{% raw %}",
+    "</style></title><svg/onload=window.hacked=1>",
+    "\u202egnp.exe\u2066\u200b",
+    "=HYPERLINK(1)\n\r\x00\x1b[31m",
+    "x" * 5000,
+]
+ALLOWED = {"html", "head", "meta", "title", "style", "body", "a", "header", "main", "footer", "script", "span", "section", "h1", "h2", "h3", "p", "b",
+           "bdi", "dl", "dt", "dd", "div", "input", "label", "table", "caption", "thead", "tbody", "tr", "th", "td", "small", "svg", "g", "line", "text",
+           "rect", "polyline", "ul", "li", "i", "code", "details", "summary", "figure", "figcaption", "img", "audio", "nav", "br"}  # fmt: skip
+
+
+class Page(HTMLParser):
+    """Collects tags, attributes and the content of script and style."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.inline: dict[str, list[str]] = {"script": [], "style": []}
+        self.open: list[str] = []
+        self.text = path.read_text(encoding="utf-8")
+        self.feed(self.text)
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.tags.append((tag, {k: v or "" for k, v in attrs}))
+        if tag in self.inline:
+            self.open.append(tag)
+            self.inline[tag].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        if self.open and self.open[-1] == tag:
+            self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        if self.open:
+            self.inline[self.open[-1]][-1] += data
+
+
+@pytest.fixture(scope="module")
+def report(toy_run: Path, tmp_path_factory: pytest.TempPathFactory, toys: dict[str, Any]) -> Path:
+    return build(toy_run, tmp_path_factory.mktemp("report"), **toys, samples=2).parent
+
+
+def pages(folder: Path) -> list[Page]:
+    found = [Page(path) for path in sorted(folder.rglob("*.html"))]
+    assert found
+    return found
+
+
+def test_page_says_what_was_measured(report: Path) -> None:
+    text = Page(report / "index.html").text
+    for words in ("specsegdiff", "toy_detector", "6 clips", "5 of 6 clips", "quick tier", "beats the best control",
+                  "oracle_mask", "grinberg-rel-linear-v1", "never seen", "vocoder-1", "Above about 76 GDice", "Localisation is not faithfulness"):  # fmt: skip
+        assert words in text, words
+
+
+def test_every_link_and_picture_lies_in_the_report(report: Path) -> None:
+    n_local = 0
+    for path in sorted(report.rglob("*.html")):
+        for tag, attributes in Page(path).tags:
+            target = attributes.get("src") or (attributes.get("href") if tag == "a" else None)
+            if not target or target.startswith("#"):
+                continue
+            if target.startswith("https://"):
+                assert tag == "a"
+                assert "noopener" in attributes.get("rel", "")
+                continue
+            assert (path.parent / target.split("#")[0]).is_file(), target
+            n_local += 1
+    assert n_local > 40
+
+
+def test_policy_admits_exactly_the_inlined_script_and_style(report: Path) -> None:
+    for page in pages(report):
+        policy = next(a["content"] for _, a in page.tags if a.get("http-equiv") == "Content-Security-Policy")
+        assert policy.startswith("default-src 'none'")
+        for kind, blocks in page.inline.items():
+            assert len(blocks) == 1
+            digest = base64.b64encode(hashlib.sha256(blocks[0].encode()).digest()).decode()
+            assert re.search(rf"{kind}-src 'sha256-{re.escape(digest)}'(;|$)", policy)
+        assert not [a for _, a in page.tags if "style" in a or any(name.startswith("on") for name in a)]
+        assert "unsafe" not in policy
+
+
+def test_rebuild_gives_equal_bytes(toy_run: Path, report: Path, tmp_path: Path, toys: dict[str, Any]) -> None:
+    again = build(toy_run, tmp_path / "again", **toys, samples=2).parent
+    build(toy_run, again, **toys, samples=2)
+    first, second = (
+        {p.relative_to(f): p.read_bytes() for f in (folder,) for p in folder.rglob("*") if p.is_file()} for folder in (report, again)
+    )
+    assert first.keys() == second.keys()
+    assert [str(name) for name in first if first[name] != second[name]] == []
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_outside_text_cannot_become_markup(hostile: str, tmp_path: Path, toy_run: Path, toys: dict[str, Any]) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(toy_run, run)
+    poison(run, hostile)
+    index = build(run, samples=0)
+    page = Page(index)
+    assert {tag for tag, _ in page.tags} <= ALLOWED
+    assert len(page.inline["script"]) == 1
+    names = {name for _, attributes in page.tags for name in attributes}
+    assert not [name for name in names if name.startswith("on")]
+    assert not re.search("[\u202a-\u202e\u2066-\u2069\u200b\x00\x1b]", page.text)
+    assert len(page.text) < 2_000_000
+    assert not re.search(r"(?m)(^|,)[=+@]", (index.parent / "leaderboard.csv").read_text(encoding="utf-8"))
+
+
+def poison(run: Path, hostile: str) -> None:
+    """Put ``hostile`` before or in place of every string of the run's JSON that comes from outside."""
+
+    def spoil(value: Any, key: str = "") -> Any:
+        if isinstance(value, dict):
+            return {(hostile + k if key == "packages" else k): spoil(v, k) for k, v in value.items()}
+        if isinstance(value, list):
+            return [spoil(v, key) for v in value]
+        fixed = {"metric", "polarity", "slice"}
+        return hostile + value if isinstance(value, str) and key not in fixed else value
+
+    for name in ("manifest.json", "summary.json"):
+        path = run / name
+        path.write_text(json.dumps(spoil(json.loads(path.read_text(encoding="utf-8")))), encoding="utf-8")
+
+
+def test_hostile_names_of_clips_are_escaped_on_sample_pages(tmp_path: Path, make_run: Any) -> None:
+    hostile = "<img src=x onerror=window.hacked=1>\u202e"
+    run, toys = make_run(tmp_path / "run", hostile)
+    index = build(run, **toys, samples=2)
+    found = pages(index.parent / "samples")
+    assert len(found) == 2
+    for page in found:
+        assert {tag for tag, _ in page.tags} <= ALLOWED
+        assert "&lt;img src=x" in page.text
+        assert "\u202e" not in page.text
+        assert not [a for _, a in page.tags if "onerror" in a]
+
+
+def test_run_without_rows_gives_a_page_that_says_so(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "summary.json").write_text('{"rows": [], "detectors": []}', encoding="utf-8")
+    assert "Nothing was measured." in build(tmp_path).read_text(encoding="utf-8")
+
+
+def test_report_without_the_audio_says_why_there_are_no_samples(toy_run: Path, tmp_path: Path) -> None:
+    text = build(toy_run, tmp_path / "out").read_text(encoding="utf-8")
+    assert "No sample pages: task must be a registered name" in text
+    assert not (tmp_path / "out" / "samples").exists()
+
+
+def test_unfinished_run_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="run_dir must hold manifest.json"):
+        build(tmp_path)
+    (tmp_path / "manifest.json").write_text("{", encoding="utf-8")
+    with pytest.raises(RunError, match="must be readable JSON"):
+        build(tmp_path)
+
+
+def test_report_folder_that_is_a_file_is_one_sentence(toy_run: Path, tmp_path: Path, toys: dict[str, Any]) -> None:
+    (tmp_path / "report").write_text("mine", encoding="utf-8")
+    with pytest.raises(RunError, match="out_dir must be a folder that can be written"):
+        build(toy_run, tmp_path / "report", **toys)
+    assert (tmp_path / "report").read_text(encoding="utf-8") == "mine"
+
+
+def test_only_pages_of_an_earlier_report_are_replaced(toy_run: Path, tmp_path: Path, toys: dict[str, Any]) -> None:
+    (tmp_path / "samples").mkdir()
+    (tmp_path / "samples" / "mine.txt").write_text("mine", encoding="utf-8")
+    build(toy_run, tmp_path, **toys, samples=1)
+    assert (tmp_path / "samples" / "mine.txt").exists()
