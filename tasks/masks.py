@@ -46,7 +46,7 @@ class Truth:
     ties: int
     """Cells that share the threshold where not all of them found room, else 0."""
     empty: bool
-    """Whether the twins are one recording: there is no artifact, and localisation is undefined."""
+    """Whether the mask is empty, since the twins are one recording (or shorter than a window): localisation is undefined."""
     share_added: float
     """Share of the mask where the spoof has more energy than its twin; NaN for an empty mask."""
 
@@ -75,7 +75,7 @@ def difference(
         valid: (B, F, N) or (F, N) bool; only these cells set the floor. All of them by default.
 
     Raises:
-        ValueError: If the shapes differ or are not (B, T).
+        ValueError: If the shapes differ or are not (B, T), or a sample is not finite.
         UnknownNameError: If the recipe has no such name.
     """
     return _compare(bonafide, spoof, _named(recipe), stft, valid).difference
@@ -97,7 +97,11 @@ def mask(
 
 
 def truth(clip: Clip, recipe: str | MaskRecipe = "sym-floor60-v1", stft: STFTConfig = DEFAULT_STFT) -> Truth:
-    """Return mask, difference and what must be known about them for one clip; one pass for all."""
+    """Return mask, difference and what must be known about them for one clip; one pass for all.
+
+    Raises:
+        UnknownNameError: If the recipe has no such name.
+    """
     chosen = _named(recipe)
     valid = valid_cells(clip.valid_samples, len(clip.spoof), stft)
     compared = _compare(clip.bonafide[None], clip.spoof[None], chosen, stft, valid)
@@ -132,6 +136,7 @@ def top_cells(scores: Tensor, count: int | Tensor, valid: Tensor | None = None) 
     if scores.ndim != 3:
         raise ValueError(f"scores must be (B, F, N), got shape {tuple(scores.shape)}; add the missing axis")
     flat = scores.detach().reshape(len(scores), -1)
+    flat = flat if flat.dtype == torch.float64 else flat.float()
     allowed = torch.ones_like(flat, dtype=torch.bool) if valid is None else _expand_valid(valid, scores).reshape(flat.shape)
     if not bool((torch.isfinite(flat) | ~allowed).all()):
         raise ValueError("scores must be finite, got NaN or infinity; check the heatmap first")
@@ -149,7 +154,8 @@ def _top_row(scores: Tensor, count: int, allowed: Tensor) -> tuple[Tensor, int]:
         raise ValueError(f"count must be in 0..{room} (the valid cells), got {count}; lower it")
     if count == 0:
         return torch.zeros_like(allowed), 0
-    threshold = torch.topk(scores[allowed], count, sorted=False).values.min()
+    ranked = np.partition((scores if room == len(scores) else scores[allowed]).cpu().numpy(), room - count)  # ten times faster than torch's
+    threshold = float(ranked[room - count])
     chosen = allowed & (scores > threshold)
     level = torch.nonzero(allowed & (scores == threshold)).squeeze(1)
     places = count - int(chosen.sum())
@@ -179,7 +185,10 @@ def _compare(bonafide: Tensor, spoof: Tensor, recipe: MaskRecipe, stft: STFTConf
         raise ValueError(
             f"spoof must have bonafide's shape (B, T), got {tuple(spoof.shape)} and {tuple(bonafide.shape)}; align and crop the twins first"
         )
-    both = magnitude(torch.cat([bonafide, spoof]).float(), stft)
+    waveforms = torch.cat([bonafide, spoof]).float()
+    if not bool(torch.isfinite(waveforms).all()):
+        raise ValueError("bonafide and spoof must be finite, got NaN or infinity; read them with tasks.audio.read_audio")
+    both = magnitude(waveforms, stft)
     size = len(bonafide)
     cells = torch.ones_like(both[:size], dtype=torch.bool) if valid is None else _expand_valid(valid, both[:size])
     real, fake = both[:size], both[size:]

@@ -211,6 +211,14 @@ def test_a_local_edit_marks_only_the_edited_cells() -> None:
     assert touched.max() <= 20_100 // 256 + 4
 
 
+def test_a_clip_shorter_than_a_window_has_no_valid_cell_and_says_so() -> None:
+    real, fake = speechlike(seed=1)[0], speechlike(seed=2)[0]
+    found = truth(Clip(PAIR, tile(real[:500], CLIP_SAMPLES), tile(fake[:500], CLIP_SAMPLES), 500))
+    assert found.empty
+    assert not bool(found.mask.any() | found.valid.any())
+    assert bool(torch.isfinite(found.difference).all())
+
+
 def test_truth_is_consistent_with_mask_and_difference() -> None:
     real, fake = speechlike(1, CLIP_SAMPLES, seed=1), 2 * speechlike(1, CLIP_SAMPLES, seed=2)
     for name in (PAPER, OURS):
@@ -366,6 +374,8 @@ def test_meaningless_recipes_are_refused(change: dict[str, object], message: str
 def test_shapes_are_checked_at_the_door() -> None:
     with pytest.raises(ValueError, match=r"spoof must have bonafide's shape \(B, T\), got \(1, 15999\) and \(1, 16000\)"):
         mask(speechlike(), speechlike(samples=15_999))
+    with pytest.raises(ValueError, match="bonafide and spoof must be finite"):
+        mask(speechlike(), speechlike() * math.nan)
     with pytest.raises(ValueError, match="valid must have shape"):
         mask(speechlike(), speechlike(seed=1), valid=torch.ones(513, 62, dtype=torch.bool))
     with pytest.raises(ValueError, match=r"scores must be \(B, F, N\)"):
