@@ -130,4 +130,5 @@ class GraphPool(nn.Module):
         scores = self.sigmoid(self.proj(self.drop(nodes)))  # (B, K, 1)
         kept = max(int(nodes.shape[1] * self.ratio), 1)
         chosen = scores.topk(kept, dim=1).indices.expand(-1, -1, nodes.shape[2])
-        return (nodes * scores).gather(1, chosen)
+        pooled: Tensor = (nodes * scores).gather(1, chosen)
+        return pooled

@@ -1,16 +1,20 @@
 """SpectrogramCNN: the embedded default detector, a small convolutional net on the level-normalized log-spectrogram of a waveform.
 
 Four strided convolutions with ReLU, a learned offset per frequency row, and max beside mean pooling, so that a single short artifact
-and a faint one all over the clip are both heard. No normalization layers: an answer never depends on the rest of the batch.
+and a faint one all over the clip are both heard. Batch normalization helps training and is then folded into the convolutions: shipped nets
+consist of convolutions, ReLU, pooling and a linear readout, which every attribution rule covers.
 """
 
+import copy
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from xaibench.errors import WeightsError
 from xaibench.registry import DETECTORS
@@ -33,6 +37,8 @@ class SpectrogramCNNConfig:
     channels: tuple[int, ...] = (8, 24, 48, 64)
     window_samples: int = 1024
     hop_samples: int = 256
+    batch_norm: bool = False
+    """Whether the convolutions are followed by batch normalization: in training only, ``folded`` removes it."""
 
 
 @DETECTORS.register("spectrogram_cnn")
@@ -40,14 +46,14 @@ class SpectrogramCNN(Detector):
     """A small detector for any machine: 4 s of audio in a few milliseconds on one core.
 
     Args:
-        weights: Name of shipped weights, path of a safetensors file, or ``"random"`` for an untrained net (seeded).
+        weights: Name of shipped weights, path of a safetensors file, or ``"random"`` for a net to be trained (seeded).
         seed: Seed of the untrained net.
     """
 
     def __init__(self, weights: str | Path = "minivoc", seed: int = 0, config: SpectrogramCNNConfig | None = None) -> None:
         super().__init__()
         tensors, metadata = ({}, {}) if weights == "random" else read_safetensors(resolve(weights, self.name))
-        self.config = config or _config(metadata, str(weights))
+        self.config = config or (SpectrogramCNNConfig(batch_norm=True) if weights == "random" else _config(metadata, str(weights)))
         self.grid = STFTConfig(self.config.window_samples, self.config.hop_samples)
         self._build(seed)
         if weights != "random":
@@ -65,6 +71,9 @@ class SpectrogramCNN(Detector):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
             self.convolutions = nn.ModuleList(layers)
+            self.normalizations = nn.ModuleList(
+                nn.BatchNorm2d(n) if self.config.batch_norm else nn.Identity() for n in self.config.channels
+            )
             self.activations = nn.ModuleList(nn.ReLU() for _ in layers)
             self.frequency_offset = nn.Parameter(torch.zeros(self.config.channels[1], rows, 1))
             self.readout = nn.Linear(2 * self.config.channels[-1], 1)
@@ -79,14 +88,25 @@ class SpectrogramCNN(Detector):
     def forward(self, waveform: Tensor) -> Tensor:
         """Return the log-odds that each clip ``(B, T)`` is spoof, ``(B,)``."""
         hidden = self.features(waveform)
-        for index, (convolution, activation) in enumerate(zip(self.convolutions, self.activations, strict=True)):
-            hidden = convolution(hidden)
-            if index == 1:
-                hidden = hidden + self.frequency_offset
-            hidden = activation(hidden)
+        layers = zip(self.convolutions, self.normalizations, self.activations, strict=True)
+        for index, (convolution, normalization, activation) in enumerate(layers):
+            hidden = normalization(convolution(hidden))
+            hidden = activation(hidden + self.frequency_offset if index == 1 else hidden)
         pooled = torch.cat([hidden.amax(dim=(2, 3)), hidden.mean(dim=(2, 3))], dim=1)
         logit: Tensor = self.readout(pooled)[:, 0]
         return logit
+
+    def folded(self) -> "SpectrogramCNN":
+        """Return an equal net without batch normalization, in ``eval()``; itself where there is none."""
+        if not self.config.batch_norm:
+            return self
+        folded = copy.deepcopy(self).eval()
+        folded.config = replace(self.config, batch_norm=False)
+        pairs = zip(cast("list[nn.Conv2d]", folded.convolutions), cast("list[nn.BatchNorm2d]", folded.normalizations), strict=True)
+        fused = [fuse_conv_bn_eval(convolution, normalization) for convolution, normalization in pairs]
+        folded.convolutions = nn.ModuleList(fused)
+        folded.normalizations = nn.ModuleList(nn.Identity() for _ in fused)
+        return folded
 
 
 def _config(metadata: dict[str, str], source: str) -> SpectrogramCNNConfig:
