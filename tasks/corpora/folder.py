@@ -36,8 +36,9 @@ from xaibench.types import SAMPLE_RATE, Pair
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".au", ".w64", ".caf"})
 LAYOUT = "bonafide/*.wav and spoof/<vocoder>/*.wav"
-COMPARED_SECONDS = 30.0
-"""How much of long twins is compared and aligned; both are cut by the same share, so that unequal lengths still show."""
+COMPARED_SECONDS = 6.0
+"""How much of the twins is compared and aligned, a little more than a detector hears; both are cut by the same share, so that unequal
+lengths still show."""
 
 
 @dataclass(frozen=True)
@@ -104,13 +105,16 @@ class Folder(PairedTask):
         index = _Index.open(self._root)
         manifest = self._root / "manifest.csv"
         proposed = _from_manifest(manifest, self._root) if manifest.is_file() else _from_names(self._root)
+        estimate_lag = not manifest.is_file() or "lag" not in _header(manifest)
         pairs, refused = [], {}
-        for pair in proposed.pairs:
-            try:
-                pairs.append(index.complete(pair, estimate_lag=not manifest.is_file() or "lag" not in _header(manifest)))
-            except (AudioError, PairError) as error:
-                refused[pair.id] = str(error)
-        index.save()
+        try:
+            for pair in proposed.pairs:
+                try:
+                    pairs.append(index.complete(pair, estimate_lag=estimate_lag))
+                except (AudioError, PairError) as error:
+                    refused[pair.id] = str(error)
+        finally:
+            index.save()
         return replace(proposed, pairs=tuple(pairs), refused=refused)
 
 
