@@ -22,10 +22,7 @@ from typing import Any, Literal
 import numpy as np
 
 from xaibench.benchmark.metrics.inputs import Maps, check_field, check_heatmap, check_mask, like
-from xaibench.benchmark.metrics.ranking import Ranking, rank
-from xaibench.benchmark.metrics.ranking import auroc as _auroc
-from xaibench.benchmark.metrics.ranking import average_precision as _average_precision
-from xaibench.benchmark.metrics.ranking import stratified_auroc as _stratified_auroc
+from xaibench.benchmark.metrics.ranking import Ranking, auroc_at, average_precision_at, places_of, rank, stratified_auroc
 from xaibench.benchmark.metrics.target import Axis, Target
 
 Polarity = Literal["signed", "positive", "magnitude"]
@@ -99,12 +96,12 @@ def average_precision(heatmap: Maps, mask: Maps, valid: Maps | None = None) -> M
 
     Tied cells enter in one step, as in scikit-learn: a constant map scores m, where the trapezoid of the curve would give (1 + m) / 2.
     """
-    return _ranked(lambda ranking, target: _average_precision(*_counts(ranking, target)), heatmap, mask, valid)
+    return _ranked(lambda ranking, target: average_precision_at(ranking, places_of(ranking, target.hits)), heatmap, mask, valid)
 
 
 def auroc(heatmap: Maps, mask: Maps, valid: Maps | None = None) -> Maps:
     """Probability that a masked cell outranks another, ties half, (B,) in [0, 1]; chance 0.5, NaN where the mask is empty or full."""
-    return _ranked(lambda ranking, target: _auroc(*_counts(ranking, target)), heatmap, mask, valid)
+    return _ranked(lambda ranking, target: auroc_at(ranking, places_of(ranking, target.hits)), heatmap, mask, valid)
 
 
 def stratified_auc(heatmap: Maps, mask: Maps, magnitude: Maps, valid: Maps | None = None) -> Maps:
@@ -129,7 +126,7 @@ def stratified_auc(heatmap: Maps, mask: Maps, magnitude: Maps, valid: Maps | Non
         target = Target.of(masks[i], valid=None if valids is None else valids[i], magnitude=levels[i])
         if target.cells:
             ranking = rank(target.take(one))
-            values[i] = _stratified_auroc(ranking, target.hits[ranking.order].astype(np.float64), target.strata)
+            values[i] = stratified_auroc(ranking, target.hits, target.strata)
     return like(values, heatmap)
 
 
@@ -262,11 +259,6 @@ def _ranked(metric: Callable[[Ranking, Target], float], heatmap: Maps, mask: Any
     return _each(lambda one, target: metric(rank(target.take(one)), target), heatmap, mask, valid)
 
 
-def _counts(ranking: Ranking, target: Target) -> tuple[Any, Any]:
-    positives = ranking.group_sums(target.hits[ranking.order].astype(np.float64))
-    return positives, ranking.group_sizes() - positives
-
-
 def _overlap(name: str, heatmap: Maps, mask: Any, valid: Any) -> Maps:
     return _each(lambda one, target: _overlap_one(one, target)[name], heatmap, mask, valid)
 
@@ -275,4 +267,4 @@ def _overlap_one(one: Any, target: Target) -> dict[str, float]:
     if one.dtype == np.bool_:
         return target.area_scores(int((target.take(one) & target.hits).sum()), int(target.take(one).sum()))
     ranking = rank(target.take(one))
-    return target.area_scores(target.found(one, ranking, target.hits[ranking.order].astype(np.float64)), target.area)
+    return target.area_scores(target.found(one, ranking, places_of(ranking, target.hits)), target.area)

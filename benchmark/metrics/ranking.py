@@ -6,6 +6,7 @@ and count as half a win wherever a metric compares pairs; no metric depends on w
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +55,19 @@ class Ranking:
         """Count the cells of each group of ties, (G,)."""
         return np.diff(self.starts, append=len(self.order)).astype(np.float64)
 
+    def bounds(self, places: Ints) -> tuple[Ints, Ints]:
+        """Return the first place of the ties at each place, and the place after their last."""
+        if self.is_strict:
+            return places, places + 1
+        group = np.searchsorted(self.starts, places, side="right")
+        return self.starts[group - 1], np.append(self.starts, len(self.order))[group]
+
+    def group_of_place(self) -> NDArray[np.int32]:
+        """Number the groups of ties in ranked order, (n,)."""
+        step = np.zeros(len(self.order), np.int32)
+        step[self.starts[1:]] = 1
+        return np.cumsum(step, dtype=np.int32)
+
     def tied_at(self, count: int) -> int:
         """Count the equal cells between which a cut after ``count`` cells falls; 0 where the cut is clean."""
         if not 0 < count < len(self.order):
@@ -64,13 +78,12 @@ class Ranking:
         end = self.starts[after] if after < len(self.starts) else len(self.order)
         return int(end - self.starts[after - 1])
 
-    def average_ranks(self) -> NDArray[np.float64]:
-        """Return each cell's rank from the least relevant (1) to the most (n), ties averaged, (n,)."""
-        sizes = self.group_sizes()
-        middle = len(self.order) - self.starts - (sizes - 1) / 2
-        ranks = np.empty(len(self.order))
-        ranks[self.order] = middle if self.is_strict else np.repeat(middle, sizes.astype(np.int64))
-        return ranks
+    def average_places(self) -> NDArray[np.float64]:
+        """Return the place (0 for the most relevant) of each cell in ranked order, ties averaged, (n,)."""
+        if self.is_strict:
+            return np.arange(len(self.order), dtype=np.float64)
+        sizes = np.diff(self.starts, append=len(self.order))
+        return np.repeat(self.starts + (sizes - 1) / 2, sizes)
 
 
 def rank(values: Floats) -> Ranking:
@@ -79,14 +92,19 @@ def rank(values: Floats) -> Ranking:
     if values.dtype == np.float64:
         order = np.lexsort((_tie_rank(cells), -values)).astype(np.int64)
         ordered = values[order]
-        return Ranking(order, _starts(ordered[1:] != ordered[:-1]))
+        return Ranking(order, _starts(_changes(ordered)))
     bits = (values + np.float32(0.0)).view(np.uint32)  # adding zero turns -0.0 into 0.0
     descending = np.where(bits >= SIGN, bits, ~(bits | SIGN))
     # 64-bit keys (value, tie rank) sort four times faster than a stable argsort, and hold the order in their lower half
     keys = np.sort((descending.astype(np.uint64) << np.uint64(32)) | _tie_rank(cells))
     order = tie_order(cells)[(keys & np.uint64(0xFFFFFFFF)).astype(np.int64)]
     upper = (keys >> np.uint64(32)).astype(np.uint32)
-    return Ranking(order, _starts(upper[1:] != upper[:-1]))
+    return Ranking(order, _starts(_changes(upper)))
+
+
+def _changes(values: NDArray[Any]) -> Bools:
+    changes: Bools = values[1:] != values[:-1]
+    return changes
 
 
 def _starts(changes: Bools) -> Ints:
@@ -113,33 +131,54 @@ def average_precision(positives: Floats, negatives: Floats) -> float:
     return float((positives * precision).sum() / total)
 
 
-def stratified_auroc(ranking: Ranking, ordered_hits: NDArray[np.float64], strata: NDArray[np.uint16]) -> float:
+def places_of(ranking: Ranking, hits: Bools) -> Ints:
+    """Return the places (0 for the most relevant) of the masked cells in ranked order, (k,)."""
+    return np.flatnonzero(hits[ranking.order])
+
+
+def auroc_at(ranking: Ranking, places: Ints) -> float:
+    """AUROC from the places of the masked cells: what ``auroc`` computes, in the time of the masked cells alone."""
+    area, cells = len(places), len(ranking.order)
+    if not area or area == cells:
+        return float("nan")
+    starts, ends = ranking.bounds(places)
+    masked_before, masked_until = np.searchsorted(places, starts), np.searchsorted(places, ends)
+    above = starts - masked_before
+    tied = (ends - starts) - (masked_until - masked_before)
+    return 1.0 - float((above + tied / 2).sum()) / (area * (cells - area))
+
+
+def average_precision_at(ranking: Ranking, places: Ints) -> float:
+    """Average precision from the places of the masked cells: the mean, over them, of the precision once their ties are in."""
+    if not len(places):
+        return float("nan")
+    _, ends = ranking.bounds(places)
+    return float((np.searchsorted(places, ends) / ends).mean())
+
+
+def stratified_auroc(ranking: Ranking, hits: Bools, strata: NDArray[np.uint16]) -> float:
     """AUROC inside strata, weighted by positives times negatives; strata without both classes have no weight, NaN if none has both.
 
     Args:
         ranking: Order of the cells.
-        ordered_hits: 1 for masked and 0 for other cells, in ranked order, (n,).
+        hits: Mask, (n,) by cell.
         strata: Stratum of each cell, (n,).
     """
     ordered = strata[ranking.order]
     by_stratum = np.argsort(ordered, kind="stable")  # radix sort: linear in the number of cells
-    stratum, hits = ordered[by_stratum], ordered_hits[by_stratum]
-    new_stratum = stratum[1:] != stratum[:-1]
-    if ranking.is_strict:
-        positives, negatives, group_stratum = hits, 1 - hits, stratum
-    else:
-        group = np.zeros(len(ranking.order), np.int64)
-        group[ranking.starts[1:]] = 1
-        tied = np.cumsum(group)[by_stratum]
-        starts = _starts(new_stratum | (tied[1:] != tied[:-1]))
-        positives = np.add.reduceat(hits, starts)
-        negatives = np.diff(starts, append=len(hits)) - positives
-        group_stratum = stratum[starts]
-    all_positives = np.bincount(stratum, weights=hits)
-    all_negatives = np.bincount(stratum) - all_positives
-    pairs = float((all_positives * all_negatives).sum())
+    places = np.flatnonzero(hits[ranking.order[by_stratum]])
+    own = ordered[by_stratum[places]]
+    sizes = np.bincount(ordered)
+    first = np.cumsum(sizes) - sizes
+    positives = np.bincount(own, minlength=len(sizes))
+    pairs = float((positives * (sizes - positives)).sum())
     if not pairs:
         return float("nan")
-    offset = (np.cumsum(all_positives) - all_positives)[group_stratum]
-    above = np.cumsum(positives) - offset - positives / 2
-    return float((negatives * above).sum() / pairs)
+    starts, ends = places, places + 1
+    if not ranking.is_strict:
+        groups = _starts(_changes(ordered[by_stratum]) | _changes(ranking.group_of_place()[by_stratum]))
+        starts, ends = Ranking(by_stratum, groups).bounds(places)
+    masked_before = np.searchsorted(places, starts)
+    above = (starts - first[own]) - (masked_before - np.searchsorted(places, first)[own])
+    tied = (ends - starts) - (np.searchsorted(places, ends) - masked_before)
+    return 1.0 - float((above + tied / 2).sum()) / pairs

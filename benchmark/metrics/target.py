@@ -8,7 +8,17 @@ import numpy as np
 import torch
 
 from xaibench.benchmark.metrics.inputs import Bools, Floats, check_field, check_heatmap, check_mask, check_shape
-from xaibench.benchmark.metrics.ranking import Ranking, auroc, average_precision, rank, stratified_auroc
+from xaibench.benchmark.metrics.ranking import (
+    Ints,
+    Ranking,
+    auroc,
+    auroc_at,
+    average_precision,
+    average_precision_at,
+    places_of,
+    rank,
+    stratified_auroc,
+)
 from xaibench.tasks.masks import top_cells
 
 BANDS = 16
@@ -85,10 +95,13 @@ class Target:
 
     @cached_property
     def difference_ranks(self) -> Floats:
-        """Centred average ranks of the continuous difference, (n,)."""
+        """Average ranks of the continuous difference, centred, smallest first, (n,)."""
         if self.difference is None:
             raise ValueError("difference must be given for spearman, got None; pass the recipe's continuous difference")
-        return rank(self.take(self.difference)).average_ranks() - (self.cells + 1) / 2
+        ranking = rank(self.take(self.difference))
+        ranks = np.empty(self.cells)
+        ranks[ranking.order] = (self.cells - 1) / 2 - ranking.average_places()
+        return ranks
 
     def line_counts(self, axis: Axis) -> tuple[Floats, Floats]:
         """Count masked and other valid cells of each frame (``time``) or bin (``frequency``)."""
@@ -119,7 +132,7 @@ class Target:
 
     def pointing(self, ranking: Ranking, tolerance_bins: int = 0) -> float:
         """Share of the most relevant cells (one, unless tied) that hit the mask."""
-        top = int(ranking.group_sizes()[0]) if self.cells else 0
+        top = int(ranking.bounds(np.zeros(1, np.int64))[1][0]) if self.cells else 0
         return float(self.dilated(tolerance_bins)[ranking.order[:top]].mean()) if self.area else float("nan")
 
     def mass(self, relevance: Floats) -> float:
@@ -139,14 +152,14 @@ class Target:
         spread = float(truth @ truth)
         if not spread > 0:
             return float("nan")
-        ranks = ranking.average_ranks() - (self.cells + 1) / 2
-        own = float(ranks @ ranks)
-        return float(ranks @ truth) / (own * spread) ** 0.5 if own > 0 else 0.0
+        places = ranking.average_places() - (self.cells - 1) / 2
+        own = float(places @ places)
+        return -float(places @ truth[ranking.order]) / (own * spread) ** 0.5 if own > 0 else 0.0
 
-    def found(self, heatmap: Floats, ranking: Ranking, ordered_hits: Floats) -> int:
+    def found(self, heatmap: Floats, ranking: Ranking, places: Ints) -> int:
         """Count masked cells among the k most relevant; a tie at the cut is settled as ``tasks.masks.top_cells`` settles it."""
         if not ranking.tied_at(self.area):
-            return int(ordered_hits[: self.area].sum())
+            return int(np.searchsorted(places, self.area))
         chosen, _ = top_cells(torch.from_numpy(heatmap)[None], self.area, torch.from_numpy(self.valid)[None])
         return int((chosen[0].numpy() & self.mask).sum())
 
@@ -167,15 +180,13 @@ class Target:
         check_shape(self.mask, values.shape, "mask")
         relevance = self.take(values)
         ranking = rank(relevance)
-        ordered = self.hits[ranking.order].astype(np.float64)
-        positives = ranking.group_sums(ordered)
-        negatives = ranking.group_sizes() - positives if self.cells else positives
-        scores = self.area_scores(self.found(values, ranking, ordered), self.area)
+        places = places_of(ranking, self.hits)
+        scores = self.area_scores(self.found(values, ranking, places), self.area)
         scores["relevance_rank"] = scores["dice"]
-        scores["average_precision"] = average_precision(positives, negatives)
-        scores["auroc"] = auroc(positives, negatives)
+        scores["average_precision"] = average_precision_at(ranking, places)
+        scores["auroc"] = auroc_at(ranking, places)
         if self.magnitude is not None:
-            scores["stratified_auc"] = stratified_auroc(ranking, ordered, self.strata) if self.cells else float("nan")
+            scores["stratified_auc"] = stratified_auroc(ranking, self.hits, self.strata) if self.cells else float("nan")
         scores["relevance_mass"] = self.mass(relevance)
         scores["pointing_game"] = self.pointing(ranking)
         if self.difference is not None:
