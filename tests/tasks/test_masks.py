@@ -54,12 +54,17 @@ def twins(shared_data: Path) -> tuple[Tensor, Tensor]:
             used.add(row["gt_path"])
     bonafide, spoof = [], []
     for row in list(chosen.values())[:12]:
-        real, fake = (read_audio(shared_data / row[key]) for key in ("gt_path", "path"))
+        real, fake = (read_audio(shared_data / row[key], max_seconds=4.5) for key in ("gt_path", "path"))
         real, fake = align(real, fake, round(float(row["lag_samples_vs_gt"])))
         bonafide.append(real[: CLIP_SAMPLES + 2 * RESERVE])
         spoof.append(match_level(real, fake)[: CLIP_SAMPLES + 2 * RESERVE])
     assert len(bonafide) == 12
     return torch.stack(bonafide), torch.stack(spoof)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(twins: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+    return {name: mask(window(twins[0]), window(twins[1]), name) for name in (OURS, PAPER)}
 
 
 def window(waveform: Tensor, shift: int = 0) -> Tensor:
@@ -134,13 +139,13 @@ def test_unfloored_symmetric_ranks_as_the_log_ratio_does() -> None:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-@pytest.mark.parametrize("grid", [STFTConfig(), STFTConfig(640, 320)], ids=str)
-def test_every_recipe_marks_exactly_five_percent(name: str, grid: STFTConfig) -> None:
-    bonafide, spoof = speechlike(2, CLIP_SAMPLES, seed=1), speechlike(2, CLIP_SAMPLES, seed=2)
+@pytest.mark.parametrize(("grid", "samples"), [(STFTConfig(), CLIP_SAMPLES), (STFTConfig(640, 320), 16_000)], ids=str)
+def test_every_recipe_marks_exactly_five_percent(name: str, grid: STFTConfig, samples: int) -> None:
+    bonafide, spoof = speechlike(1, samples, seed=1), speechlike(1, samples, seed=2)
     found = mask(bonafide, spoof, name, grid)
-    assert found.shape == (2, grid.bins, grid.frames(CLIP_SAMPLES))
+    assert found.shape == (1, grid.bins, grid.frames(samples))
     assert found.dtype == torch.bool
-    assert found.sum((1, 2)).tolist() == [math.ceil(0.05 * found[0].numel())] * 2
+    assert int(found.sum()) == math.ceil(0.05 * found.numel())
 
 
 def test_density_is_counted_without_floating_point_surplus() -> None:
@@ -174,10 +179,10 @@ def test_a_clip_that_is_tiled_has_the_mask_of_its_own_frames() -> None:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_identical_twins_have_an_empty_mask_and_say_so(name: str) -> None:
-    waveform = speechlike(1, CLIP_SAMPLES, seed=1)[0]
+    waveform = speechlike(seed=1)[0]
     rescaled = match_level(waveform, 0.9 * waveform)  # a pure gain, undone up to rounding
     for fake in (waveform, rescaled):
-        found = truth(Clip(PAIR, waveform, fake, CLIP_SAMPLES), name)
+        found = truth(Clip(PAIR, waveform, fake, len(waveform)), name)
         assert found.empty
         assert not bool(found.mask.any())
         assert math.isnan(found.threshold)
@@ -193,9 +198,9 @@ def test_an_empty_mask_does_not_empty_its_neighbor() -> None:
 
 
 def test_silent_twins_are_identical_twins() -> None:
-    silent = torch.zeros(CLIP_SAMPLES)
+    silent = torch.zeros(16_000)
     for name in RECIPES:
-        found = truth(Clip(PAIR, silent, silent, CLIP_SAMPLES), name)
+        found = truth(Clip(PAIR, silent, silent, 16_000), name)
         assert found.empty
         assert bool(torch.isfinite(found.difference).all())
 
@@ -289,41 +294,42 @@ def test_a_batch_equals_its_singles() -> None:
 
 @pytest.mark.shared
 @pytest.mark.parametrize(("name", "low", "high"), [(OURS, 0.995, 1.0), (PAPER, 0.53, 0.73)])
-def test_inaudible_noise(twins: tuple[Tensor, Tensor], name: str, low: float, high: float) -> None:
+def test_inaudible_noise(twins: tuple[Tensor, Tensor], undisturbed: dict[str, Tensor], name: str, low: float, high: float) -> None:
     bonafide, spoof = (window(w) for w in twins)
     noise = 10 ** (-90 / 20) * torch.randn(spoof.shape, generator=torch.Generator().manual_seed(0))
-    assert low <= dice(mask(bonafide, spoof, name), mask(bonafide, spoof + noise, name)) <= high
+    assert low <= dice(undisturbed[name], mask(bonafide, spoof + noise, name)) <= high
 
 
 @pytest.mark.shared
 @pytest.mark.parametrize(("name", "low", "high"), [(OURS, 0.67, 0.83), (PAPER, 0.79, 0.95)])
-def test_level_error_of_one_decibel(twins: tuple[Tensor, Tensor], name: str, low: float, high: float) -> None:
+def test_level_error_of_one_decibel(
+    twins: tuple[Tensor, Tensor], undisturbed: dict[str, Tensor], name: str, low: float, high: float
+) -> None:
     bonafide, spoof = (window(w) for w in twins)
-    assert low <= dice(mask(bonafide, spoof, name), mask(bonafide, 0.9 * spoof, name)) <= high
+    assert low <= dice(undisturbed[name], mask(bonafide, 0.9 * spoof, name)) <= high
 
 
 @pytest.mark.shared
 @pytest.mark.parametrize("name", [OURS, PAPER])
 @pytest.mark.parametrize("gain", [0.5, 0.1])
-def test_common_gain_changes_nothing(twins: tuple[Tensor, Tensor], name: str, gain: float) -> None:
+def test_common_gain_changes_nothing(twins: tuple[Tensor, Tensor], undisturbed: dict[str, Tensor], name: str, gain: float) -> None:
     bonafide, spoof = (window(w) for w in twins)
-    assert dice(mask(bonafide, spoof, name), mask(gain * bonafide, gain * spoof, name)) > 0.998
+    assert dice(undisturbed[name], mask(gain * bonafide, gain * spoof, name)) > 0.998
 
 
 @pytest.mark.shared
 @pytest.mark.parametrize("name", [OURS, PAPER])
 @pytest.mark.parametrize(("shift", "low", "high"), [(1, 0.96, 1.0), (8, 0.91, 0.99), (32, 0.78, 0.92), (128, 0.45, 0.65)])
-def test_misalignment(twins: tuple[Tensor, Tensor], name: str, shift: int, low: float, high: float) -> None:
+def test_misalignment(twins: tuple[Tensor, Tensor], undisturbed: dict[str, Tensor], name: str, shift: int, low: float, high: float) -> None:
     bonafide, spoof = twins
-    reference = mask(window(bonafide), window(spoof), name)
-    assert low <= dice(reference, mask(window(bonafide), window(spoof, shift), name)) <= high
+    assert low <= dice(undisturbed[name], mask(window(bonafide), window(spoof, shift), name)) <= high
 
 
 @pytest.mark.shared
-def test_half_a_hop_on_both_twins(twins: tuple[Tensor, Tensor]) -> None:
+def test_half_a_hop_on_both_twins(twins: tuple[Tensor, Tensor], undisturbed: dict[str, Tensor]) -> None:
     bonafide, spoof = twins
     moved = mask(window(bonafide, 128), window(spoof, 128))
-    assert 0.67 <= dice(mask(window(bonafide), window(spoof)), moved) <= 0.83
+    assert 0.67 <= dice(undisturbed[OURS], moved) <= 0.83
 
 
 @pytest.mark.shared
@@ -341,7 +347,7 @@ def test_a_clip_takes_milliseconds(twins: tuple[Tensor, Tensor]) -> None:
         start = time.process_time()
         truth(clip)
         spent.append(time.process_time() - start)
-    assert min(spent) < 0.025
+    assert min(spent) < 0.06  # 15 ms on the machine it was written on
 
 
 # Refusals ---------------------------------------------------------------------------------------------------------------------------
