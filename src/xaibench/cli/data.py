@@ -15,6 +15,9 @@ def get(
     name: Annotated[str, typer.Argument(help="public_pairs")],
     source: Annotated[Path | None, typer.Option("--from", help="take files that are already in this folder instead of downloading")] = None,
     dest: Annotated[Path | None, typer.Option(help="where to put them; default: the cache (XAIBENCH_CACHE)")] = None,
+    include_unnamed: Annotated[
+        bool, typer.Option("--include-unnamed", help="also the files whose corpus their home does not name")
+    ] = False,
 ) -> None:
     """Download a corpus from its homes: hash-checked, resampled to 16 kHz, resumable."""
     from xaibench.cli.progress import bar
@@ -24,10 +27,13 @@ def get(
             f"name must be a corpus that can be fetched (public_pairs), got {name!r}; `xaibench info task {name}` says where others live"
         )
     from xaibench.tasks.corpora.download import get_public_pairs
+    from xaibench.tasks.corpora.public_pairs import read_list
 
     with bar(f"get {name}") as advance:
-        fetched = get_public_pairs(dest, source_dir=source, progress=advance)
-    typer.echo(f"{name} is ready in {fetched.root}")
+        fetched = get_public_pairs(dest, source_dir=source, progress=advance, files=read_list() if include_unnamed else None)
+    counts = f"{len(fetched.present)} were there, {len(fetched.added)} came"
+    tolerated = f", {len(fetched.tolerated)} round differently here (noted in its manifest)" if fetched.tolerated else ""
+    typer.echo(f"{name} is ready in {fetched.root}: {counts}{tolerated}")
 
 
 @app.command("make")
