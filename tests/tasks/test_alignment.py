@@ -107,14 +107,14 @@ def test_lags_of_all_real_twins(listing: list[dict[str, str]]) -> None:
             apart.append(row["path"])
         assert value > 0.8, row["path"]
     assert len(apart) <= 3, apart
-    assert len(lost) <= 3, lost
+    assert len(lost) <= 1, lost
     assert max(delays) - min(delays) <= 16  # one codec, one delay; the manifest has 646 to 755
 
 
 @pytest.mark.shared
 def test_false_twins_are_refused_and_true_ones_pass(listing: list[dict[str, str]]) -> None:
     rows = a_dozen(listing)
-    for row, other in zip(rows, rows[1:] + rows[:1], strict=True):
+    for row, other in zip(rows, rows[1:] + rows[:1], strict=True):  # neighbors differ in recording, and often in speaker
         real, fake = load(row, max_seconds=4)
         assert check_twins(real, fake) > 0.8
         stranger = load(other, max_seconds=4)[0]
