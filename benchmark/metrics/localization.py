@@ -26,9 +26,6 @@ from xaibench.benchmark.metrics.ranking import Ranking, auroc_at, average_precis
 from xaibench.benchmark.metrics.target import Axis, Target
 
 Polarity = Literal["signed", "positive", "magnitude"]
-NEEDS_BOTH_CLASSES = frozenset(
-    ("generalized_dice", "generalized_dice_corrected", "auroc", "stratified_auc", "time_auroc", "frequency_auroc")
-)
 
 
 def score(heatmap: Any, mask: Any, *, valid: Any = None, magnitude: Any = None, difference: Any = None) -> dict[str, float]:
@@ -217,29 +214,29 @@ def tied_cells(heatmap: Maps, mask: Maps, valid: Maps | None = None) -> Maps:
     return _ranked(lambda ranking, target: float(ranking.tied_at(target.area)), heatmap, mask, valid)
 
 
-def undefined_reason(metric: str, heatmap: Any, mask: Any, valid: Any = None) -> Any:
-    """Say why a score is NaN: a list with one sentence per clip for (B, F, N), one sentence for (F, N); empty text where it is defined.
+def undefined_reason(
+    metric: str, heatmap: Any, mask: Any, valid: Any = None, *, magnitude: Any = None, difference: Any = None
+) -> list[str] | str:
+    """Say why a localisation score is NaN: one sentence per clip, empty where the score is defined.
 
-    ``stratified_auc`` and ``spearman`` have a further reason that depends on their own argument, and is named where the mask gives none.
+    Args:
+        metric: Name of the metric.
+        heatmap: (B, F, N), or (F, N) for one clip.
+        mask: Of the heatmap's shape, bool.
+        valid: Of the heatmap's shape, bool.
+        magnitude: Of the heatmap's shape; without it ``stratified_auc`` is judged by the mask alone.
+        difference: Of the heatmap's shape; without it ``spearman`` is judged by the valid cells alone.
+
+    Returns:
+        A list of B sentences, or one sentence for (F, N).
     """
-    ndim = np.ndim(heatmap) if not hasattr(heatmap, "ndim") else heatmap.ndim
-    if ndim == 2:
-        return undefined_reason(metric, heatmap[None], mask[None], None if valid is None else valid[None])[0]
-    maps, masks, valids = _door(heatmap, mask, valid)
-    cells = np.ones(maps.shape, np.bool_) if valids is None else valids
-    return [_reason(metric, int(c.sum()), int((m & c).sum())) for m, c in zip(masks, cells, strict=True)]
-
-
-def _reason(metric: str, cells: int, area: int) -> str:
-    if not cells:
-        return "no cell is valid: the clip is shorter than one analysis window"
-    if metric == "spearman":
-        return ""
-    if not area:
-        return "the mask is empty: the twins do not differ, so there is nothing to find"
-    if area == cells and metric in NEEDS_BOTH_CLASSES:
-        return "the mask is full: no cell is left to tell the artifact from"
-    return ""
+    extra = (mask, valid, magnitude, difference)
+    if np.ndim(mask) == 2:
+        check_heatmap(heatmap, ndim=2)
+        return Target.of(mask, valid=valid, magnitude=magnitude, difference=difference).why(metric)
+    maps, _, _ = _door(heatmap, mask, valid)
+    clips = [[None if one is None else one[i] for one in extra] for i in range(len(maps))]
+    return [Target.of(m, valid=v, magnitude=level, difference=field).why(metric) for m, v, level, field in clips]
 
 
 def _door(heatmap: Any, mask: Any, valid: Any) -> tuple[Any, Any, Any]:

@@ -138,7 +138,7 @@ class Probe:
             spectrum = transform(self.waveform, stft)
             scene = Scene(spectrum, self._moved(twin), self._moved(references), stft, seed)
             change = spectrum - self.occluder(scene)
-            self.change = torch.where(torch.from_numpy(self.valid).to(self.device), change, torch.zeros_like(change))
+            self.change = torch.where(torch.tensor(self.valid, device=self.device), change, torch.zeros_like(change))
             self.blank = self.waveform - inverse(self.change[None], len(waveform), stft)[0]
         self._ends: Floats | None = None
         self._random: dict[tuple[float, ...], tuple[Floats, Floats]] = {}

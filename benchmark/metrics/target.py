@@ -27,6 +27,9 @@ LOWEST_DB = 160.0
 """Cells further below the clip's maximum share the lowest level."""
 
 Axis = Literal["time", "frequency"]
+NEEDS_BOTH_CLASSES = frozenset(
+    ("generalized_dice", "generalized_dice_corrected", "auroc", "stratified_auc", "time_auroc", "frequency_auroc")
+)
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,15 @@ class Target:
         down = np.where(level > 0, np.minimum(20 * down, LOWEST_DB), LOWEST_DB if highest > 0 else 0.0)
         steps = int(LOWEST_DB // LEVEL_DB) + 1
         return (self.take(band) * steps + (down // LEVEL_DB).astype(np.int64)).astype(np.uint16)
+
+    @cached_property
+    def has_mixed_stratum(self) -> bool:
+        """Whether some stratum holds cells both inside and outside the mask."""
+        return bool(np.isin(self.strata[self.hits], self.strata[~self.hits]).any())
+
+    def why(self, metric: str) -> str:
+        """Say why the score of this name is NaN on this clip; empty where it is defined."""
+        return _why(self, metric)
 
     @cached_property
     def difference_ranks(self) -> Floats:
@@ -160,7 +172,7 @@ class Target:
         """Count masked cells among the k most relevant; a tie at the cut is settled as ``tasks.masks.top_cells`` settles it."""
         if not ranking.tied_at(self.area):
             return int(np.searchsorted(places, self.area))
-        chosen, _ = top_cells(torch.from_numpy(heatmap)[None], self.area, torch.from_numpy(self.valid)[None])
+        chosen, _ = top_cells(torch.tensor(heatmap)[None], self.area, torch.tensor(self.valid)[None])
         return int((chosen[0].numpy() & self.mask).sum())
 
     def area_scores(self, found: int, predicted: int) -> dict[str, float]:
@@ -194,6 +206,21 @@ class Target:
         scores |= self.marginals(values, "time") | self.marginals(values, "frequency")
         scores["tied_cells"] = float(ranking.tied_at(self.area)) if self.area else float("nan")
         return scores
+
+
+def _why(target: "Target", metric: str) -> str:
+    if not target.cells:
+        return "no cell is valid: the clip is shorter than one analysis window"
+    if metric == "spearman":
+        flat = target.difference is not None and not target.difference_ranks.any()
+        return "the difference of the twins is the same everywhere, so there is no order to agree with" if flat else ""
+    if not target.area:
+        return "the mask is empty: the twins do not differ, so there is nothing to find"
+    if target.area == target.cells and metric in NEEDS_BOTH_CLASSES:
+        return "the mask is full: no cell is left to tell the artifact from"
+    if metric == "stratified_auc" and target.magnitude is not None and not target.has_mixed_stratum:
+        return "no band and level holds cells both inside and outside the mask"
+    return ""
 
 
 def overlap(found: int, predicted: int, area: int, cells: int) -> dict[str, float]:
