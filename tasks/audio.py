@@ -28,6 +28,7 @@ SILENCE_RMS = 1e-4
 """A recording below -80 dBFS counts as silent."""
 _BLOCK_SECONDS = 10.0
 _MARGIN_SECONDS = 0.1  # the resampler's filter needs samples beyond the cut
+_RATES_HZ = (1_000, 768_000)
 _STREAM_BYTES = 0x7FFFF000
 _CHUNK = re.compile(r"^\s*(?:data|SSND|Data Size)\s*:\s*(\d+) \(should be (\d+)\)", re.MULTILINE)
 _SUBTYPES = {".flac": "FLAC", ".wav": "WAV"}
@@ -100,12 +101,16 @@ def _decode(path: Path, max_seconds: float | None) -> tuple[np.ndarray, int]:
     try:
         with soundfile.SoundFile(path) as file:
             rate, promised = file.samplerate, file.frames
+            if not _RATES_HZ[0] <= rate <= _RATES_HZ[1]:
+                raise AudioError(
+                    f"{path} must have a sample rate of {_RATES_HZ[0]} to {_RATES_HZ[1]} Hz, got {rate}; its header is damaged"
+                )
             _require_whole(path, file.extra_info)
             if max_seconds is None and promised > MAX_SECONDS * rate:
                 raise AudioError(f"{path} must last at most {MAX_SECONDS:.0f} s, got {promised / rate:.0f} s; give max_seconds or cut it")
             wanted = promised if max_seconds is None else min(promised, math.ceil((max_seconds + _MARGIN_SECONDS) * rate))
             blocks = _read_blocks(file, wanted, max(1, int(_BLOCK_SECONDS * rate)))
-    except (soundfile.LibsndfileError, RuntimeError) as error:
+    except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:  # TypeError: headerless ".raw"
         raise AudioError(
             f"path must be a readable audio file, got {path} ({error}); convert it to WAV or FLAC, or download it again"
         ) from error

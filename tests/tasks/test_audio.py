@@ -118,6 +118,7 @@ def test_files_that_are_no_audio(tmp_path: Path) -> None:
     for name, content in {
         "noise.wav": bytes(range(256)) * 40,
         "text.flac": b"not audio at all",
+        "headerless.raw": b"\x00" * 64,
         "head.wav": b"RIFF\x00\x00\x00\x00WAVE",
     }.items():
         (tmp_path / name).write_bytes(content)
@@ -146,6 +147,16 @@ def test_files_cut_short(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a.{suffix}"
     path.write_bytes(whole.getvalue()[: len(whole.getvalue()) // 2])
     refused(path, "cut short|readable audio file")
+
+
+@pytest.mark.parametrize("rate", [1, 2_000_000_000])
+def test_absurd_rates_are_refused(tmp_path: Path, rate: int) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(), 16_000)
+    content = bytearray(path.read_bytes())
+    content[24:28] = rate.to_bytes(4, "little")
+    path.write_bytes(bytes(content))
+    refused(path, rf"must have a sample rate of 1000 to 768000 Hz, got {rate}; its header is damaged")
 
 
 def test_streams_of_unknown_length_are_read(tmp_path: Path) -> None:
