@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xaibench.leaderboard.rows import Board, Row
+from xaibench.leaderboard.rows import Board, Group, Row
 
 WIDTH, HEIGHT = 460.0, 250.0
 LEFT, RIGHT, TOP, BOTTOM = 38.0, 8.0, 10.0, 30.0
@@ -15,8 +15,6 @@ ORDERS = {
     "most_first_insertion": "Insertion: strongest cells put back first",
 }
 COLOURS = 8
-LEAVES_RANGE = 0.1
-"""Share of curve points outside the twins' range, widened by half its width, from which on a plot is greyed."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +36,15 @@ class Plot:
     curves: tuple[Curve, ...]
     x_ticks: tuple[tuple[float, str], ...]
     y_ticks: tuple[tuple[float, str], ...]
-    outside: float
-    """Share of curve points that leave the range between the twins, widened by half its width."""
+    outside: float | None
+    """Share of masked clips whose log-odds leave the range of the run's clips; ``None`` where the run does not say."""
 
     @property
     def greyed(self) -> bool:
         """Whether the occluder leaves what the detector knows."""
-        return self.outside > LEAVES_RANGE
+        from xaibench.benchmark.metrics.faithfulness import OUT_OF_RANGE_LIMIT
+
+        return self.outside is not None and self.outside > OUT_OF_RANGE_LIMIT
 
 
 Means = dict[tuple[str, str], dict[str, tuple[list[float], list[float]]]]
@@ -87,7 +87,8 @@ def _plot(key: tuple[str, str], records: list[Mapping[str, Any]], board: Board, 
         return f"{LEFT + x * (WIDTH - LEFT - RIGHT):.1f},{TOP + (high - y) / (high - low) * (HEIGHT - TOP - BOTTOM):.1f}"
 
     floor = board.floor(recipe)
-    ranked = [row for group in ("control", "oracle", "explainer") for row in board.ranked(group, recipe)]  # type: ignore[arg-type]
+    order: tuple[Group, ...] = ("control", "oracle", "explainer")
+    ranked = [row for group in order for row in board.ranked(group, recipe)]
     colours = {row.explainer: i % COLOURS for i, row in enumerate(board.ranked("explainer", recipe))}
     curves = []
     for row in ranked:
@@ -99,7 +100,7 @@ def _plot(key: tuple[str, str], records: list[Mapping[str, Any]], board: Board, 
     y_ticks = tuple((float(place(0, low + i * step).split(",")[1]), f"{low + i * step:g}".replace("-", "−")) for i in range(n_ticks + 1))
     x_ticks = tuple((LEFT + x * (WIDTH - LEFT - RIGHT), f"{100 * x:.0f} %") for x in (0, 0.25, 0.5, 0.75, 1))
     clips = len({r["pair"] for r in records})
-    return Plot(key[0], ORDERS[key[1]], clips, tuple(curves), x_ticks, y_ticks, _outside(records))
+    return Plot(key[0], ORDERS[key[1]], clips, tuple(curves), x_ticks, y_ticks, _outside(key[0], board))
 
 
 def _means(records: list[Mapping[str, Any]]) -> dict[str, tuple[list[float], list[float]]]:
@@ -118,18 +119,10 @@ def _means(records: list[Mapping[str, Any]]) -> dict[str, tuple[list[float], lis
     return means
 
 
-def _outside(records: list[Mapping[str, Any]]) -> float:
-    """Share of points beyond the ends of their own curve, widened on each side by half the distance between the ends or by 1."""
-    total = out = 0
-    for record in records:
-        values = [float(y) for y in record["log_odds"] if y is not None and math.isfinite(y)]
-        if len(values) < 3:
-            continue
-        low, high = sorted((values[0], values[-1]))
-        margin = max(1.0, (high - low) / 2)
-        total += len(values)
-        out += sum(not low - margin <= y <= high + margin for y in values)
-    return out / total if total else 0.0
+def _outside(occluder: str, board: Board) -> float | None:
+    """Average the share of masked clips whose log-odds leave the range of the run's clips, over all rows."""
+    shares = [s.mean for row in board.rows if (s := row.score("out_of_range", occluder=occluder)) and s.mean is not None]
+    return sum(shares) / len(shares) if shares else None
 
 
 def _step(span: float) -> float:

@@ -1,9 +1,9 @@
 """Pictures of grids and plots: PNG cells at the scored resolution, and coordinates for SVG that the templates draw.
 
 Conventions
-    Row 0 of a grid is 0 Hz; pictures are flipped so that high frequencies are on top. One cell is one pixel, except for the outline of the truth,
-    which needs three. Colours come from two ramps whose lightness rises linearly in OKLab (Ottosson 2020), so that equal steps look equal
-    and every ramp still orders in grey and for colour-blind eyes.
+    Row 0 of a grid is 0 Hz; pictures are flipped so that high frequencies are on top. One cell is one pixel, except for the outline of the
+    truth, which needs three. Colours come from two ramps whose lightness rises linearly in OKLab (Ottosson 2020), so that equal steps look
+    equal and every ramp still orders in grey and for colour-blind eyes.
 """
 
 import io
@@ -21,6 +21,8 @@ RANKS = np.array([0.40, 0.55, 0.66, 0.75, 0.82, 0.87, 0.91, 0.93, 0.95, 0.96, 0.
 """Upper ends of the rank classes of a heatmap picture, as shares of the clip's cells; .95 is the edge of the scored top 5 %."""
 FLOOR_DB = 75.0
 """Range of the spectrogram pictures under the clip's maximum, in dB."""
+QUIETEST = 0.01
+"""Largest magnitude (about -95 dBFS) below which a clip is drawn dark, not stretched to full contrast."""
 HIT, FALSE_ALARM, MISSED = (255, 255, 255), (242, 142, 43), (64, 180, 255)
 TRUTH = (126, 240, 255)
 
@@ -40,7 +42,8 @@ def _oklch_to_rgb(lightness: NDArray[np.float64], chroma: NDArray[np.float64], h
         axis=1,
     ).clip(0, 1)
     encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    return np.rint(encoded * 255).astype(np.uint8)
+    rgb: Bytes = np.rint(encoded * 255).astype(np.uint8)
+    return rgb
 
 
 @lru_cache(maxsize=8)
@@ -73,14 +76,14 @@ def _png(pixels: Bytes, palette: Bytes, bits: int, transparent: int | None = Non
 
 def spectrogram_png(magnitude: Grid, reference: float | None = None) -> bytes:
     """Draw linear magnitude (F, N) in dB under ``reference`` (its own maximum by default); silence is drawn dark."""
-    peak = max(float(magnitude.max()) if reference is None else reference, 1e-8)
+    peak = max(float(magnitude.max()) if reference is None else reference, QUIETEST)
     decibel = 20 * np.log10(np.maximum(magnitude, 1e-8) / peak)
     level = np.clip((decibel + FLOOR_DB) / FLOOR_DB, 0, 1) * (LEVELS - 1)
     return _png(np.rint(level).astype(np.uint8), ramp("ink", LEVELS), bits=8)
 
 
 def rank_classes(heatmap: Grid, valid: Mask) -> Bytes:
-    """Sort the cells of a heatmap (F, N) into the classes of ``RANKS`` among its valid cells; the others, and ties over a whole class, go low."""
+    """Sort the cells of a heatmap (F, N) into the classes of ``RANKS`` among its valid cells; the others, and wide ties, go low."""
     values = heatmap[valid]
     if not values.size:
         return np.zeros(heatmap.shape, np.uint8)

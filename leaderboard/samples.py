@@ -3,7 +3,6 @@
 Everything on a sample page is made from what was scored: the stored heatmap, the same truth, the same choice of cells.
 """
 
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from xaibench.errors import XaibenchError
 from xaibench.leaderboard import pictures
-from xaibench.leaderboard.rows import Board, Row
+from xaibench.leaderboard.rows import Board, Group, Row, Run
+from xaibench.leaderboard.views import option
 from xaibench.leaderboard.words import PRIMARY
+from xaibench.types import Split
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
     from xaibench.tasks.spectrogram import STFTConfig
     from xaibench.types import Clip, Detector, Task
 
-SLOW_FORWARD_S = 0.15
-"""Detectors slower than this judge the twins only, not every excerpt."""
+SPLITS: tuple[Split, ...] = ("test", "dev", "train")
+SHOWN: tuple[Group, ...] = ("explainer", "oracle", "control")
+"""Order of the heatmaps on a page."""
 N_LISTENED = 2
 """Explainers whose evidence can be heard on a sample page, besides the truth and the best control."""
 
@@ -167,23 +169,23 @@ class Studio:
     """Makes the pictures and sounds of one board's samples.
 
     Args:
-        run_dir: Run folder with the stored heatmaps.
+        run: Run with the stored heatmaps.
         board: The board.
         recipe: Mask recipe whose truth is drawn.
         task: Task that loads the clips.
         detector: Detector that judges what is heard, in ``eval()`` mode; ``None`` leaves its answers out.
     """
 
-    def __init__(self, run_dir: Path, board: Board, recipe: str, task: "Task", detector: "Detector | None"):
+    def __init__(self, run: Run, board: Board, recipe: str, task: "Task", detector: "Detector | None"):
         from xaibench.tasks.spectrogram import DEFAULT_STFT
 
-        self.run_dir, self.board, self.recipe, self.task, self.detector = run_dir, board, recipe, task, detector
+        self.run, self.board, self.recipe, self.task, self.detector = run, board, recipe, task, detector
         self.grid: STFTConfig = getattr(task, "stft", None) or DEFAULT_STFT
-        self.pairs = {pair.id: pair for split in ("test", "dev", "train") for pair in task.pairs(split)}  # type: ignore[arg-type]
-        self.order = [row for group in ("explainer", "oracle", "control") for row in board.ranked(group, recipe)]  # type: ignore[arg-type]
+        self.pairs = {pair.id: pair for split in SPLITS for pair in task.pairs(split)}
+        self.order = [row for group in SHOWN for row in board.ranked(group, recipe)]
         floor = board.floor(recipe)
         self.listened = [row.explainer for row in board.ranked("explainer", recipe)[:N_LISTENED]] + ([floor[0].explainer] if floor else [])
-        self.judges_all = detector is not None and _forward_seconds(detector) < SLOW_FORWARD_S
+        self.slow = bool(option(run.manifest, "detectors", board.detector, "slow"))
 
     def make(self, number: int, choice: Choice, write: Write) -> Sample:
         """Write the assets of one sample through ``write(name, content) -> address`` and return what its page shows.
@@ -191,10 +193,10 @@ class Studio:
         Raises:
             XaibenchError: If the clip or its truth cannot be had.
         """
-        from xaibench.tasks import masks
-        from xaibench.tasks.spectrogram import magnitude
         import torch
 
+        from xaibench.tasks import masks
+        from xaibench.tasks.spectrogram import magnitude
         from xaibench.types import SAMPLE_RATE
 
         if choice.pair not in self.pairs:
@@ -233,8 +235,8 @@ class Studio:
             if not digest:
                 missing.append(row.title)
                 continue
-            heatmap = read_heatmap(self.run_dir, digest)
-            heatmap = heatmap.abs() if _declares_magnitude(row.explainer) else heatmap
+            heatmap = read_heatmap(self.run.path, digest)
+            heatmap = heatmap.abs() if option(self.run.manifest, "explainers", row.explainer, "polarity") == "magnitude" else heatmap
             cells = top_cells(heatmap[None], count, valid[None])[0][0]
             chosen[row.explainer] = cells
             heat = write(f"map-{position:02}.png", pictures.heatmap_png(heatmap.numpy()[:, :frames], valid.numpy()[:, :frames]))
@@ -269,35 +271,11 @@ class Studio:
 
         if self.detector is None:
             return [None] * len(waveforms)
-        asked = list(waveforms) if self.judges_all else list(waveforms[:2])
-        with torch.inference_mode():
+        asked = list(waveforms[:2] if self.slow else waveforms)
+        with torch.no_grad():
             answers: list[float | None] = [float(self.detector(w[None])[0]) for w in asked]
         return answers + [None] * (len(waveforms) - len(asked))
 
 
 def _gain(sound: "Sound") -> str:
     return "silent" if sound.silent else f"{sound.gain_db:+.0f} dB".replace("-", "−")
-
-
-def _forward_seconds(detector: "Detector") -> float:
-    """Measure one forward pass, the best of two."""
-    import torch
-
-    clip = torch.zeros(1, detector.input_samples)
-    best = float("inf")
-    for _ in range(2):
-        start = time.perf_counter()
-        with torch.inference_mode():
-            detector(clip)
-        best = min(best, time.perf_counter() - start)
-    return best
-
-
-def _declares_magnitude(label: str) -> bool:
-    """Tell whether an explainer declares that only the size of its values counts; plugins that are not installed here count as signed."""
-    from xaibench.registry import EXPLAINERS, parse_spec
-
-    try:
-        return bool(EXPLAINERS.get(parse_spec(label)[0]).polarity == "magnitude")
-    except XaibenchError:
-        return False

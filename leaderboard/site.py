@@ -175,10 +175,11 @@ def _detector_record(run: Run, board: Board) -> Mapping[str, Any]:
 
 def _gate(record: Mapping[str, Any]) -> str:
     """Say how many clips count for the detector-dependent scores."""
-    passed, total = record.get("n_gated", record.get("gate_n")), record.get("n_clips", record.get("gate_total"))
+    passed, total = record.get("n_gated"), record.get("n_clips")
     if passed is None or total is None:
         return ""
-    return f"On {passed} of {total} clips the detector separates the twins by at least {record.get('gap_gate', 2.0):g} log-odds; only those count where the detector's answer matters."
+    gap = f"at least {record.get('gap_gate', 2.0):g} log-odds"
+    return f"On {passed} of {total} clips the detector separates the twins by {gap}; only those count where its answer matters."
 
 
 def _clusters(score: Score) -> str:
@@ -210,8 +211,8 @@ def _samples(
     if not units or not leader:
         return (), "the run keeps no scores of single clips."
     try:
-        task = _task(run, board, tasks)
-        studio = Studio(run.path, board, recipe, task, _detector(run, board, detectors))
+        task = _task(board, tasks)
+        studio = Studio(run, board, recipe, task, _detector(run, board, detectors))
         made = [
             (choice, _make(studio, choice, position, at, out))
             for position, choice in enumerate(choose(units, leader[0].explainer, count), start=1)
@@ -256,7 +257,7 @@ def _card(page: str, sample: Sample, leader: Row) -> Card:
     )
 
 
-def _task(run: Run, board: Board, tasks: dict[str, Task]) -> Task:
+def _task(board: Board, tasks: dict[str, Task]) -> Task:
     if board.task not in tasks:
         tasks[board.task] = xaibench.load("task", board.task)
     return tasks[board.task]
@@ -314,6 +315,8 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     found = []
     for key, item in sorted(value.items()):
         name = f"{prefix}{key}"
+        if name == "host":
+            continue
         found += _flat(item, f"{name}.") if isinstance(item, dict) and item else [(name, item)]
     return found
 

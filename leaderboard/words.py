@@ -11,7 +11,7 @@ PRIMARY = "generalized_dice"
 CORRECTED = "generalized_dice_corrected"
 MAX_TEXT = 600
 MEANINGLESS_ABOVE = 0.76
-"""Half a hop of shift moves the truth to Dice .75, which is .76 in Generalized Dice at 5 % area (evidence: DESIGN of the suite)."""
+"""Half a hop of shift moves the truth to Dice .75, which is .76 in Generalized Dice at 5 % area."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,10 @@ _KNOWN = (
         100,
         1,
         "localization",
-        "Overlap of the explainer's strongest cells with the truth, both classes weighted by the inverse square of their size (Sudre et al. 2017). "
-        "As many cells are taken as the truth has, by rank, so that a bolder map gains nothing. At an area of 5 % chance is 9.5 and perfect is 100.",
+        "Overlap of the explainer's strongest cells with the truth, both classes weighted by the inverse square of "
+        "their size (Sudre et al. 2017). "
+        "As many cells are taken as the truth has, by rank, so that a bolder map gains nothing. At an area of 5 % "
+        "chance is 9.5 and perfect is 100.",
     ),
     MetricWords(
         CORRECTED,
@@ -48,7 +50,8 @@ _KNOWN = (
         100,
         1,
         "localization",
-        "Generalized Dice with chance moved to 0 and perfect left at 100: (GDice − 2m(1−m)) / (1 − 2m(1−m)) with m the share of cells in the truth.",
+        "Generalized Dice with chance moved to 0 and perfect left at 100: (GDice − 2m(1−m)) / (1 − 2m(1−m)) with m the "
+        "share of cells in the truth.",
     ),
     MetricWords(
         "dice",
@@ -89,7 +92,8 @@ _KNOWN = (
         100,
         1,
         "localization",
-        "AUROC among cells of the same frequency band and level (16 bands by 9 dB). A map that only knows that vocoders fail in certain bands or at "
+        "AUROC among cells of the same frequency band and level (16 bands by 9 dB). A map that only knows that vocoders "
+        "fail in certain bands or at "
         "certain levels falls to about 50 here.",
     ),
     MetricWords(
@@ -143,7 +147,8 @@ _KNOWN = (
         1,
         2,
         "faithfulness",
-        "Weakest cells first minus strongest cells first, area under the log-odds (Blücher et al. 2024). The rank order it gives depends least on "
+        "Weakest cells first minus strongest cells first, area under the log-odds (Blücher et al. 2024). The rank order "
+        "it gives depends least on "
         "what the cells are replaced by.",
     ),
     MetricWords(
@@ -164,11 +169,16 @@ def metric(name: str) -> MetricWords:
 
 
 def clean(text: object) -> str:
-    """Make outside text safe to show: one line, no control or bidirectional characters, at most 600 characters.
+    r"""Make outside text safe to show: one line, no control or bidirectional characters, at most 600 characters.
 
-    >>> clean("a\\u202eb\\n c")
-    'a\\ufffdb c'
+    >>> clean("a\u202eb\n c")
+    'a\ufffdb  c'
     """
-    line = " ".join(str(text).split())
-    kept = "".join("\ufffd" if unicodedata.category(c) in {"Cc", "Cf", "Cs", "Co", "Cn"} else c for c in line[: MAX_TEXT + 1])
+    kept = "".join(_shown(c) for c in str(text)[: MAX_TEXT + 1])
     return kept if len(kept) <= MAX_TEXT else kept[: MAX_TEXT - 1] + "…"
+
+
+def _shown(character: str) -> str:
+    if character.isspace():
+        return " "
+    return "\ufffd" if unicodedata.category(character) in {"Cc", "Cf", "Cs", "Co", "Cn"} else character

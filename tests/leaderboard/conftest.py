@@ -1,8 +1,9 @@
 """A run folder as the harness writes it, made by hand on a toy task: two vocoders, six clips, four explainers."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,14 @@ from xaibench.tasks import masks
 from xaibench.tasks.spectrogram import magnitude
 from xaibench.types import CLIP_SAMPLES, Clip, Detector, Pair, Split, Task
 
+OCCLUDERS = ("twin_complex", "floor")
+DERIVED = {
+    "generalized_dice_corrected": (1.1, -0.105),
+    "average_precision": (0.9, 0.0),
+    "auroc": (0.5, 0.5),
+    "stratified_auc": (0.33, 0.5),
+    "pointing_game": (1.0, 0.0),
+}
 RECIPES = ("sym-floor60-v1", "grinberg-rel-linear-v1")
 TIME = torch.arange(CLIP_SAMPLES) / 16_000
 
@@ -81,170 +90,114 @@ def gdice(chosen: Tensor, mask: Tensor) -> float:
     return dice * ((1 - m) + m * m / (1 - m)) + m * (1 - 2 * m) / (1 - m)
 
 
-def write_run(
-    folder: Path,
-    task: Task,
-    *,
-    prefix: str = "",
-    explainers: dict[str, tuple[str, Explain]] | None = None,
-    pairs: Sequence[Pair] | None = None,
-    recipes: Sequence[str] = RECIPES,
-    task_name: str = "toy",
-    detector: str = "toy_detector",
-) -> Path:
-    """Write manifest, summary, units, curves and heatmaps; ``prefix`` stands before every name that comes from outside."""
-    (folder / "heatmaps").mkdir(parents=True)
-    known = EXPLAINERS if explainers is None else explainers
-    values: dict[tuple[str, str, str], float] = {}
-    digests: dict[tuple[str, str], str] = {}
-    listed = task.pairs("test") if pairs is None else list(pairs)
-    for pair in listed:
-        clip = task.load(pair)
-        truths = {recipe: masks.truth(clip, recipe) for recipe in recipes}
-        for name, (_, explain) in known.items():
-            heatmap = explain(clip, truths[recipes[0]]).float()
-            digests[name, pair.id] = write_heatmap(folder, heatmap)
-            for recipe, truth in truths.items():
-                chosen = masks.top_cells(heatmap[None], int(truth.mask.sum()), truth.valid[None])[0][0]
-                values[name, recipe, pair.id] = gdice(chosen, truth.mask)
-    base = {"task": prefix + task_name, "detector": prefix + detector}
-    kinds = {name: kind for name, (kind, _) in known.items()}
-    _write_units(folder, base, prefix, listed, values, digests, kinds)
-    _write_curves(folder, base, prefix, listed, known)
-    rows = list(_rows(base, prefix, listed, values, kinds))
-    summary = {
-        "schema_version": 1, "run": prefix + "run", "suite": "xaibench-v1", "tier": prefix + "quick", "tasks": [prefix + task_name],
-        "detectors": [{**base, "n_gated": max(len(listed) - 1, 0), "n_clips": len(listed), "gap_gate": 2.0}], "rows": rows,
-    }  # fmt: skip
-    manifest = {
-        "argv": ["xaibench", "run", prefix + "x"],
-        "seed": 0,
-        "packages": {prefix + "torch": prefix + "2.11"},
-        "suite": "xaibench-v1",
-    }
-    (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
-    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
-    return folder
+@dataclass(frozen=True)
+class RunWriter:
+    """Writes the files of a run; ``prefix`` stands before every name that comes from outside."""
 
+    folder: Path
+    task: Task
+    explainers: Mapping[str, tuple[str, Explain]]
+    pairs: Sequence[Pair]
+    prefix: str = ""
+    task_name: str = "toy"
+    recipes: Sequence[str] = RECIPES
+    values: dict[tuple[str, str, str], float] = field(default_factory=dict)
+    digests: dict[tuple[str, str], str] = field(default_factory=dict)
 
-def _write_units(folder: Path, base: dict[str, str], prefix: str, pairs: Sequence[Pair], values: Any, digests: Any, kinds: Any) -> None:
-    about = {p.id: p for p in pairs}
-    records = [
-        {
-            **base, "key": f"{name}{recipe}{pair}", "split": "test", "pair": pair, "utterance": about[pair].utterance, "speaker": about[pair].speaker,
-            "vocoder": about[pair].vocoder, "family": "", "seen_vocoder": about[pair].seen_vocoder, "explainer": prefix + name, "recipe": recipe,
-            "polarity": "declared", "occluder": "", "metric": "generalized_dice", "value": value, "why": "", "status": "ok",
-            "heatmap_sha256": digests[name, pair],
-        }
-        for (name, recipe, pair), value in values.items()
-    ]  # fmt: skip
-    if records:
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records), folder / "units.parquet")
+    def write(self) -> Path:
+        (self.folder / "heatmaps").mkdir(parents=True)
+        self.score()
+        self.table("units", list(self.units()))
+        self.table("curves", list(self.curves()))
+        n = len(self.pairs)
+        detector = {**self.base(), "n_gated": max(n - 1, 0), "n_clips": n, "gap_gate": 2.0}
+        rows = [*self.localization_rows(), *self.curve_rows()]
+        p = self.prefix
+        summary = {"run": p + "run", "suite": "xaibench-v1", "tier": p + "quick", "detectors": [detector], "rows": rows}
+        manifest = {"argv": ["xaibench", "run", p + "x"], "seed": 0, "packages": {p + "torch": p + "2.11"}, "suite": "xaibench-v1"}
+        (self.folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+        (self.folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+        return self.folder
 
+    def base(self) -> dict[str, str]:
+        return {"task": self.prefix + self.task_name, "detector": self.prefix + "toy_detector"}
 
-def _write_curves(folder: Path, base: dict[str, str], prefix: str, pairs: Sequence[Pair], known: Iterable[str]) -> None:
-    fractions = [i / 10 for i in range(11)]
-    records = [
-        {
-            **base, "pair": pair.id, "explainer": prefix + name, "polarity": "declared", "occluder": prefix + occluder, "order": order,
-            "fractions": fractions, "log_odds": [start + (end - start) * x ** (0.25 + 0.2 * n) * (1 if occluder != "floor" else 9 * x + 1) for x in fractions],
-        }
-        for pair in pairs[:4]
-        for n, name in enumerate(known)
-        for occluder in ("twin_complex", "floor")
-        for order, start, end in (("most_first_deletion", 4.0, -3.0), ("most_first_insertion", -3.0, 4.0))
-    ]  # fmt: skip
-    if records:
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records), folder / "curves.parquet")
+    def score(self) -> None:
+        for pair in self.pairs:
+            clip = self.task.load(pair)
+            truths = {recipe: masks.truth(clip, recipe) for recipe in self.recipes}
+            for name, (_, explain) in self.explainers.items():
+                heatmap = explain(clip, truths[self.recipes[0]]).float()
+                self.digests[name, pair.id] = write_heatmap(self.folder, heatmap)
+                for recipe, truth in truths.items():
+                    chosen = masks.top_cells(heatmap[None], int(truth.mask.sum()), truth.valid[None])[0][0]
+                    self.values[name, recipe, pair.id] = gdice(chosen, truth.mask)
 
+    def table(self, name: str, records: list[dict[str, Any]]) -> None:
+        if records:
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records), self.folder / f"{name}.parquet")
 
-def _rows(
-    base: dict[str, str], prefix: str, pairs: Sequence[Pair], values: dict[tuple[str, str, str], float], kinds: dict[str, str]
-) -> Iterable[dict[str, Any]]:
-    vocoders = {p.id: p.vocoder for p in pairs}
-    seen = {p.id: p.seen_vocoder for p in pairs}
-    slices = ["all", "seen", "unseen", *sorted({f"vocoder:{v}" for v in vocoders.values()})]
-    recipes = dict.fromkeys(recipe for _, recipe, _ in values)
+    def units(self) -> Iterator[dict[str, Any]]:
+        pairs = {pair.id: pair for pair in self.pairs}
+        for (name, recipe, pair_id), value in self.values.items():
+            pair = pairs[pair_id]
+            about = {"pair": pair.id, "utterance": pair.utterance, "speaker": pair.speaker, "vocoder": pair.vocoder}
+            place = {"recipe": recipe, "polarity": "declared", "occluder": "", "metric": "generalized_dice", "value": value}
+            state = {"status": "ok", "heatmap_sha256": self.digests[name, pair_id], "seen_vocoder": pair.seen_vocoder}
+            yield {**self.base(), **about, **place, **state, "key": f"{name}{pair_id}", "explainer": self.prefix + name}
 
-    def mean(name: str, recipe: str, part: str) -> tuple[float, int]:
-        kept = [
-            v for (n, r, p), v in values.items()
-            if (n, r) == (name, recipe) and (part == "all" or part == f"vocoder:{vocoders[p]}" or part == ("seen" if seen[p] else "unseen"))
-        ]  # fmt: skip
+    def curves(self) -> Iterator[dict[str, Any]]:
+        fractions = [i / 10 for i in range(11)]
+        orders = {"most_first_deletion": (4.0, -3.0), "most_first_insertion": (-3.0, 4.0)}
+        for pair, (n, name), occluder, order in product(self.pairs[:4], enumerate(self.explainers), OCCLUDERS, orders):
+            start, end = orders[order]
+            values = [start + (end - start) * x ** (0.25 + 0.2 * n) * (1 + 9 * x * (occluder == "floor")) for x in fractions]
+            place = {"polarity": "declared", "occluder": self.prefix + occluder, "order": order}
+            yield {**self.base(), **place, "pair": pair.id, "explainer": self.prefix + name, "fractions": fractions, "log_odds": values}
+
+    def row(self, name: str, metric: str, mean: float, half: float, n: int, **place: Any) -> dict[str, Any]:
+        kind, title = self.explainers[name][0], self.prefix + name
+        counts = {"n": n, "n_total": len(self.pairs), "n_undefined": 0, "n_failed": int(name == "saliency")}
+        clusters = {"clusters_utterance": 3, "clusters_speaker": 2, "interval_by": "utterance"}
+        default = {"recipe": "", "polarity": "declared", "occluder": "", "slice": "all", "tier": None, "beats_best_control": None}
+        kinds = {"control": kind != "", "oracle": kind == "oracle", "note": self.prefix and f"{self.prefix}note"}
+        numbers = {"metric": metric, "mean": mean, "low": mean - half, "high": mean + half}
+        return {**self.base(), "explainer": title, "title": title, **kinds, **default, **numbers, **counts, **clusters, **place}
+
+    def mean(self, name: str, recipe: str, part: str = "all") -> tuple[float, int]:
+        inside = {pair.id for pair in self.pairs if part in ("all", f"vocoder:{pair.vocoder}", "seen" if pair.seen_vocoder else "unseen")}
+        kept = [value for (n, r, pair), value in self.values.items() if (n, r) == (name, recipe) and pair in inside]
         return (sum(kept) / len(kept) if kept else float("nan")), len(kept)
 
-    for recipe in recipes:
-        best = max((mean(n, recipe, "all")[0] for n, kind in kinds.items() if kind == "control"), default=0.0)
-        for name, kind in kinds.items():
-            common = {
-                **base, "explainer": prefix + name, "title": prefix + name, "control": kind == "control", "oracle": kind == "oracle", "recipe": recipe,
-                "occluder": "", "n_total": len(pairs), "n_undefined": 0, "n_failed": 0, "clusters_utterance": 3, "clusters_speaker": 2,
-                "interval_by": "utterance", "tier": None, "beats_best_control": None, "note": "",
-            }  # fmt: skip
-            for part in slices:
-                value, n = mean(name, recipe, part)
-                if not n:
-                    continue
-                width = 0.012 * 6.9 / n**0.5
-                row = {
-                    **common,
-                    "polarity": "declared",
-                    "metric": "generalized_dice",
-                    "slice": part,
-                    "mean": value,
-                    "low": value - width,
-                    "high": value + width,
-                    "n": n,
-                }
-                if part == "all":
-                    row["tier"] = 1 + (value < 0.5)
-                    row["beats_best_control"] = value - width > best if kind == "" else None
-                    row["note"] = prefix and f"{prefix}note"
-                yield row
-            value = mean(name, recipe, "all")[0]
-            scores = {
-                "generalized_dice_corrected": (value - 0.095) / 0.905,
-                "average_precision": value * 0.9,
-                "auroc": 0.5 + value / 2,
-                "stratified_auc": 0.5 + value / 3,
-                "pointing_game": min(1.0, value * 1.5),
-            }
-            yield {
-                **common,
-                "polarity": "magnitude",
-                "metric": "generalized_dice",
-                "slice": "all",
-                "mean": value * 0.9,
-                "low": None,
-                "high": None,
-                "n": len(pairs),
-            }
-            for metric, score in scores.items():
-                yield {
-                    **common,
-                    "polarity": "declared",
-                    "metric": metric,
-                    "slice": "all",
-                    "mean": score,
-                    "low": score - 0.02,
-                    "high": score + 0.02,
-                    "n": len(pairs),
-                }
-    for name, kind in kinds.items():
-        for occluder in ("twin_complex", "floor"):
-            for metric, score in (("deletion", -1.5), ("insertion", 1.25), ("srg", 2.0)):
-                yield {
-                    **base, "explainer": prefix + name, "title": prefix + name, "control": kind == "control", "oracle": kind == "oracle", "recipe": "",
-                    "polarity": "declared", "occluder": prefix + occluder, "metric": metric, "slice": "all", "mean": score, "low": score - 0.5, "high": score + 0.5,
-                    "n": 4, "n_total": 4, "n_undefined": 0, "n_failed": 1 if name == "saliency" else 0, "clusters_utterance": 2, "clusters_speaker": 2,
-                    "interval_by": "utterance", "tier": None, "beats_best_control": None, "note": "",
-                }  # fmt: skip
+    def localization_rows(self) -> Iterator[dict[str, Any]]:
+        parts = ["all", "seen", "unseen", *sorted({f"vocoder:{pair.vocoder}" for pair in self.pairs})]
+        for recipe, name in product(self.recipes if self.pairs else [], self.explainers):
+            controls = [n for n, (kind, _) in self.explainers.items() if kind == "control"]
+            best = max(self.mean(n, recipe)[0] for n in controls)
+            for part in parts:
+                value, n = self.mean(name, recipe, part)
+                half = 0.08 / max(n, 1) ** 0.5
+                ranked = part == "all" and self.explainers[name][0] == ""
+                standing = {"tier": 1 + (value < 0.5), "beats_best_control": value - half > best} if ranked else {}
+                if n:
+                    yield self.row(name, "generalized_dice", value, half, n, recipe=recipe, slice=part, **standing)
+            value, n = self.mean(name, recipe)
+            yield self.row(name, "generalized_dice", 0.9 * value, 0.02, n, recipe=recipe, polarity="magnitude")
+            for metric, (slope, start) in DERIVED.items():
+                yield self.row(name, metric, start + slope * value, 0.02, n, recipe=recipe)
+
+    def curve_rows(self) -> Iterator[dict[str, Any]]:
+        for name, occluder in product(self.explainers if self.pairs else [], OCCLUDERS):
+            outside = 0.6 if occluder == "floor" else 0.01
+            for metric, value in (("deletion", -1.5), ("insertion", 1.25), ("srg", 2.0), ("out_of_range", outside)):
+                yield self.row(name, metric, value, 0.5, 4, occluder=self.prefix + occluder)
 
 
 @pytest.fixture(scope="session")
 def toy_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished toy run; read only."""
-    return write_run(tmp_path_factory.mktemp("run") / "toy", ToyTask())
+    task = ToyTask()
+    return RunWriter(tmp_path_factory.mktemp("run") / "toy", task, EXPLAINERS, task.pairs("test")).write()
 
 
 @pytest.fixture(scope="session")
@@ -259,7 +212,7 @@ def make_run() -> Callable[[Path, str], tuple[Path, dict[str, Any]]]:
 
     def make(folder: Path, prefix: str) -> tuple[Path, dict[str, Any]]:
         task = ToyTask(prefix=prefix, n_pairs=2)
-        run = write_run(folder, task, prefix=prefix)
+        run = RunWriter(folder, task, EXPLAINERS, task.pairs("test"), prefix).write()
         return run, {"tasks": {f"{prefix}toy": task}, "detectors": {f"{prefix}toy_detector": ToyDetector().eval()}}
 
     return make

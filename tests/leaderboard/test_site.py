@@ -12,6 +12,7 @@ import pytest
 from xaibench.errors import RunError
 from xaibench.leaderboard.site import build
 
+RECIPES = ("sym-floor60-v1", "grinberg-rel-linear-v1")
 HOSTILE = [
     "<script>window.hacked=1</script>",
     "</script><img src=x onerror=window.hacked=1>",
@@ -23,9 +24,15 @@ HOSTILE = [
     "=HYPERLINK(1)\n\r\x00\x1b[31m",
     "x" * 5000,
 ]
-ALLOWED = {"html", "head", "meta", "title", "style", "body", "a", "header", "main", "footer", "script", "span", "section", "h1", "h2", "h3", "p", "b",
-           "bdi", "dl", "dt", "dd", "div", "input", "label", "table", "caption", "thead", "tbody", "tr", "th", "td", "small", "svg", "g", "line", "text",
-           "rect", "polyline", "ul", "li", "i", "code", "details", "summary", "figure", "figcaption", "img", "audio", "nav", "br"}  # fmt: skip
+TAGS = """
+html head meta title style body a header main footer script span section h1 h2 h3 p b bdi dl dt dd div input label nav br table caption thead tbody
+tr th td small svg g line text rect polyline ul li i code details summary figure figcaption img audio
+"""
+ALLOWED = set(re.findall(r"\w+", TAGS))
+MEASURED = (
+    *("specsegdiff", "toy_detector", "6 clips", "5 of 6 clips", "quick tier", "beats the best control", "oracle_mask", RECIPES[1]),
+    *("never seen", "vocoder-1", "Above about 76 GDice", "Localisation is not faithfulness", "1 failed", "greyed", "60 % of the answers"),
+)
 
 
 class Page(HTMLParser):
@@ -67,8 +74,7 @@ def pages(folder: Path) -> list[Page]:
 
 def test_page_says_what_was_measured(report: Path) -> None:
     text = Page(report / "index.html").text
-    for words in ("specsegdiff", "toy_detector", "6 clips", "5 of 6 clips", "quick tier", "beats the best control",
-                  "oracle_mask", "grinberg-rel-linear-v1", "never seen", "vocoder-1", "Above about 76 GDice", "Localisation is not faithfulness"):  # fmt: skip
+    for words in MEASURED:
         assert words in text, words
 
 
@@ -168,7 +174,7 @@ def test_report_without_the_audio_says_why_there_are_no_samples(toy_run: Path, t
 
 
 def test_unfinished_run_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="run_dir must hold manifest.json"):
+    with pytest.raises(RunError, match=r"run_dir must hold manifest\.json"):
         build(tmp_path)
     (tmp_path / "manifest.json").write_text("{", encoding="utf-8")
     with pytest.raises(RunError, match="must be readable JSON"):

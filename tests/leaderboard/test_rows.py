@@ -1,0 +1,113 @@
+import json
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from rich.console import Console
+
+from xaibench.leaderboard.rows import boards, number, read_run, terminal_table, verdict
+from xaibench.leaderboard.words import clean
+
+
+def record(explainer: str, mean: float | None, **more: object) -> dict[str, object]:
+    base = {"task": "t", "detector": "d", "title": explainer, "control": False, "oracle": False, "recipe": "r", "polarity": "declared"}
+    return {
+        **base,
+        "occluder": "",
+        "metric": "generalized_dice",
+        "slice": "all",
+        "explainer": explainer,
+        "mean": mean,
+        "n": 30,
+        "n_total": 48,
+        **more,
+    }
+
+
+ROWS = [
+    record("better", 0.30, tier=1, beats_best_control=True, low=0.28, high=0.32),
+    record("tied_low", 0.25, tier=2, beats_best_control=False),
+    record("tied_high", 0.26, tier=2, beats_best_control=False),
+    record("unmeasured", None, note="not enough clips"),
+    record("prior", 0.22, control=True, tier=3),
+    record("random", 0.09, control=True, tier=4),
+    record("oracle_mask", 1.0, control=True, oracle=True),
+]
+
+
+def test_rows_are_ordered_by_tier_then_mean_and_undefined_ones_come_last() -> None:
+    (board,) = boards({"rows": list(reversed(ROWS))})
+    assert [row.explainer for row in board.ranked("explainer", "r")] == ["better", "tied_high", "tied_low", "unmeasured"]
+    assert [row.explainer for row in board.ranked("oracle", "r")] == ["oracle_mask"]
+
+
+def test_floor_is_the_best_control_in_the_metrics_own_direction() -> None:
+    lower = [record(n, v, control=True, metric="deletion") for n, v in (("a", -1.0), ("b", -3.0))]
+    (board,) = boards({"rows": ROWS + lower})
+    assert board.floor("r")[0].explainer == "prior"  # type: ignore[index]
+    assert board.floor("r", "deletion")[0].explainer == "b"  # type: ignore[index]
+    assert board.ceiling("r")[0].explainer == "oracle_mask"  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("explainer", "words"),
+    [
+        ("better", "beats the best control (prior)"),
+        ("tied_low", "does not beat the best control (prior)"),
+        ("unmeasured", "not enough clips"),
+        ("prior", ""),
+    ],
+)
+def test_every_row_says_how_it_stands_to_the_best_control(explainer: str, words: str) -> None:
+    (board,) = boards({"rows": ROWS})
+    row = next(row for row in board.rows if row.explainer == explainer)
+    assert verdict(row, board, "r", named=True) == words
+
+
+def test_terminal_table_shows_intervals_and_controls_and_no_escape_codes_from_names() -> None:
+    hostile = record("\x1b[31mred[bold]", 0.2, beats_best_control=False)
+    (board,) = boards({"rows": [*ROWS, hostile]})
+    console = Console(width=160, record=True, force_terminal=False)
+    console.print(terminal_table(board, "r"))
+    text = console.export_text()
+    assert "28.0 to 32.0" in text
+    assert "30/48" in text
+    assert "does not beat the best control" in text
+    assert "\ufffd[31mred[bold]" in text
+    lines = text.splitlines()
+    places = [next(i for i, line in enumerate(lines) if name in line) for name in ("oracle_mask", "better", "tied_high", "prior", "random")]
+    assert places == sorted(places)
+
+
+def test_numbers_are_percent_with_a_minus_sign_and_a_dash_for_undefined() -> None:
+    assert [number(v) for v in (0.2814, None, float("nan"))] == ["28.1", "–", "–"]
+    assert number(-1.5, "deletion") == "−1.50"
+
+
+@pytest.mark.parametrize(
+    ("dirty", "shown"), [("a\nb", "a b"), ("\u202eevil", "\ufffdevil"), ("x" * 9999, "x" * 599 + "…"), ("naïve 音 é", "naïve 音 é")]
+)
+def test_clean_keeps_letters_and_drops_what_could_rewrite_a_line(dirty: str, shown: str) -> None:
+    assert clean(dirty) == shown
+
+
+def test_seconds_come_from_the_timings_of_finished_explanations(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "summary.json").write_text(json.dumps({"rows": ROWS}), encoding="utf-8")
+    units = [
+        {"key": k, "task": "t", "detector": "d", "explainer": "better", "status": s, "metric": m}
+        for k, s in (("k1", "ok"), ("k2", "ok"), ("k3", "error"))
+        for m in ("dice", "iou")
+    ]
+    timings = [
+        {"key": k, "stage": stage, "seconds": v}
+        for k, v in (("k1", 1.0), ("k2", 2.0), ("k3", 60.0))
+        for stage in ("explain", "localization")
+    ]
+    for name, records in (("units", units), ("timings", timings)):
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records), tmp_path / f"{name}.parquet")
+    row = next(row for row in read_run(tmp_path).boards[0].rows if row.explainer == "better")
+    score = row.score("seconds", recipe="r")
+    assert score is not None
+    assert (score.mean, score.n) == (1.5, 2)
