@@ -116,17 +116,20 @@ class Seal:
 @contextmanager
 def sealed_randomness(seed: int) -> Iterator[None]:
     """Seed every global generator for the block and put their states back after it, whatever the block drew."""
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002 (the legacy state is what is protected)
+    engines = [torch.default_generator, *(torch.cuda.default_generators if torch.cuda.is_initialized() else ())]
+    states = random.getstate(), np.random.get_state(), [engine.get_state() for engine in engines]  # noqa: NPY002 (also what is legacy)
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002
-    torch.manual_seed(seed)
+    for engine in engines:
+        engine.manual_seed(seed)
     try:
         with torch.enable_grad():
             yield
     finally:
         random.setstate(states[0])
         np.random.set_state(states[1])  # noqa: NPY002
-        torch.set_rng_state(states[2])
+        for engine, state in zip(engines, states[2], strict=True):
+            engine.set_state(state)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from xaibench.benchmark.suite import Budget, TierName, select_pairs
 from xaibench.benchmark.units import ClipRef, Unit
 from xaibench.benchmark.world import World
 from xaibench.errors import NothingMeasuredError
+from xaibench.tasks.recipes import recipe as named_recipe
 from xaibench.types import Detector, Explainer, Pair, Task, content_hash
 
 
@@ -21,6 +22,8 @@ class PlannedClip:
     detector: str
     twins_identity: str
     """Hash of what the twins' log-odds depend on."""
+    seed: int
+    """Of everything random that is shared by the explainers of the clip."""
 
     @property
     def key(self) -> str:
@@ -53,12 +56,13 @@ def make_plan(world: World, budget: Budget, tier: TierName, limit: int | None, e
 
     Raises:
         NothingMeasuredError: If no task has a test clip.
+        UnknownNameError: If a recipe is not known.
     """
     clips: list[PlannedClip] = []
     units: list[tuple[Unit, ...]] = []
     recipes: dict[str, tuple[str, ...]] = {}
     for label, task in world.tasks.items():
-        recipes[label] = tuple(dict.fromkeys((*task.recipes, *extra_recipes)))
+        recipes[label] = tuple(dict.fromkeys(named_recipe(name).name for name in (*task.recipes, *extra_recipes)))
         planner = _Planner(world, label, recipes[label])
         for pair in select_pairs(task.pairs("test"), limit if limit is not None else budget.clips):
             clips.append(planner.clip(pair))
@@ -95,7 +99,8 @@ class _Planner:
 
     def clip(self, pair: Pair) -> PlannedClip:
         identity = content_hash({"task": self.fingerprint, "pair": _pair_identity(pair), "detector": self.detector_identity})
-        return PlannedClip(self.ref(pair), pair, self.detector_label, identity)
+        seed = int(content_hash([_pair_identity(pair), self.world.seed])[:8], 16)
+        return PlannedClip(self.ref(pair), pair, self.detector_label, identity, seed)
 
     def units(self, pair: Pair) -> Iterator[Unit]:
         ref = self.ref(pair)

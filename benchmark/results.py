@@ -118,5 +118,12 @@ def _parquet(rows: Sequence[Mapping[str, Any]], columns: tuple[str, ...]) -> byt
 
 
 def write_summary(folder: RunFolder, summary: Summary) -> None:
-    """Write ``summary.json`` as strict JSON."""
-    folder.write_json("summary.json", json.loads(summary.model_dump_json()))
+    """Write ``summary.json``: strict JSON, one row of the table per line, so that two runs can be compared by ``diff``."""
+    whole = summary.model_dump(mode="json")
+    rows = ",\n".join(_json(row) for row in whole.pop("rows"))
+    head = _json(whole).removesuffix("}")
+    folder.write("summary.json", f'{head},"rows":[\n{rows}\n]}}\n'.encode())
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)

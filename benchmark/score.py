@@ -177,6 +177,6 @@ class ClipScorer:
                 twin=self.clip.bonafide,
                 references=task.references(self.planned.pair) if "references" in OCCLUDERS.load(occluder).needs else None,
                 stft=self.stft,
-                seed=int(self.planned.key[:8], 16),
+                seed=self.planned.seed,
             )
         return self._probes[occluder]

@@ -2,7 +2,7 @@
 
 import ast
 import importlib.util
-from functools import lru_cache
+from functools import cache, lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,17 @@ def source_hash(target: Any) -> str:
 
     Code without a file (a notebook cell) is known by its name alone: change ``version`` when it changes.
     """
-    module = target if isinstance(target, str) else target.__module__
+    if isinstance(target, str):
+        return _closure_hash(target, "")
+    return _closure_hash(target.__module__, getattr(target, "__qualname__", ""))
+
+
+@cache
+def _closure_hash(module: str, name: str) -> str:
+    """Hash once per process: what was imported is what runs, whatever happens to the files meanwhile."""
     start = _module_file(module)
     if start is None:
-        return content_hash({"module": module, "name": getattr(target, "__qualname__", "")})
+        return content_hash({"module": module, "name": name})
     files = {module: start}
     waiting = [module]
     while waiting:

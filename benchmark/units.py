@@ -52,8 +52,13 @@ class Unit(_Record):
 
     @property
     def seed(self) -> int:
-        """Seed of the unit's random generator: a part of its key, so that neither order nor neighbours change a draw."""
-        return int(self.key[:15], 16)
+        """Seed of the unit's generator, from the part of the identity that asks the question: clip, explainer, options and run seed.
+
+        Code and weights are left out: a change that does not alter the method must not alter its draws.
+        """
+        explainer = self.identity["explainer"]
+        asked = [self.identity["pair"], explainer["name"], explainer["config"], self.identity["stft"], self.identity["seed"]]
+        return int(content_hash(asked)[:15], 16)
 
 
 class Problem(_Record):

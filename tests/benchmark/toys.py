@@ -1,4 +1,4 @@
-"""A toy world: a task of short clips whose twins differ in one band, a detector that hears that band, and explainers that misbehave."""
+"""A toy world: clips whose twins differ in one band, a detector that hears such bands, and explainers that misbehave in every way."""
 
 import os
 import signal
@@ -12,11 +12,17 @@ from xaibench.benchmark.suite import SUITES, Budget, Curves
 from xaibench.tasks.spectrogram import DEFAULT_STFT, STFTConfig, log_magnitude, magnitude
 from xaibench.types import Clip, Detector, Explainer, Pair, Task, content_hash
 
-T = 8192
+T = 4096
+GRID = STFTConfig(256, 128)
 VOCODERS = {"alpha": True, "beta": True, "gamma": False}
-CURVES = Curves(clips=3, steps=4, occluders=("twin_complex", "zero"))
+CURVES = Curves(clips=2, steps=4, occluders=("twin_complex", "zero"))
 SUITE = replace(
-    SUITES["xaibench-v1"], name="toy", budgets={"quick": Budget(clips=48, curves=CURVES, slow_curves=CURVES)}, n_draws=500, gap_gate=0.5
+    SUITES["xaibench-v1"],
+    name="toy",
+    controls=("random", "constant", "energy", "oracle_mask"),
+    budgets={"quick": Budget(clips=12, curves=CURVES, slow_curves=CURVES)},
+    n_draws=200,
+    min_clips=10,
 )
 
 
@@ -27,38 +33,45 @@ class ToyTask(Task):
     name = "toy"
     title = "Toy"
     licence = "CC0-1.0"
-    utterances: int = 8
-    speakers: int = 4
+    stft = GRID
+    recipes = ("sym-floor60-v1",)
+    speakers: int = 2
+    utterances: int = 4
+    identical: str = field(default="", metadata={"config": False})
+    """A pair whose twins are one recording."""
+    broken: str = field(default="", metadata={"config": False})
+    """A pair that cannot be loaded."""
     reverse: bool = field(default=False, metadata={"config": False})
 
     def pairs(self, split):
-        if split != "test":
-            return []
         made = [
             Pair(
-                id=f"u{u:02d}-{v}",
+                id=f"u{u:02d}-{vocoder}",
                 utterance=f"u{u:02d}",
                 speaker=f"s{u % self.speakers}",
-                vocoder=v,
+                vocoder=vocoder,
                 bonafide=f"{self.data}/u{u}.flac",
-                spoof=f"{self.data}/u{u}-{v}.flac",
+                spoof=f"{self.data}/u{u}-{vocoder}.flac",
                 seen_vocoder=seen,
-                family=v,
                 bonafide_sha256=f"b{u}",
-                spoof_sha256=f"s{u}{v}",
+                spoof_sha256=f"s{u}{vocoder}",
             )
             for u in range(self.utterances)
-            for v, seen in VOCODERS.items()
+            for vocoder, seen in VOCODERS.items()
+            if split == "test"
         ]
         return made[::-1] if self.reverse else made
 
     def load(self, pair):
+        if pair.id == self.broken:
+            raise OSError("toy recording is gone")
         generator = torch.Generator().manual_seed(int(pair.utterance[1:]))
         bonafide = 0.1 * torch.randn(T, generator=generator)
         spectrum = torch.fft.rfft(bonafide)
-        start = 600 + 500 * list(VOCODERS).index(pair.vocoder)
-        spectrum[start : start + 300] *= 0.02
-        return Clip(pair, bonafide, torch.fft.irfft(spectrum, n=T), T)
+        start = 300 + 400 * list(VOCODERS).index(pair.vocoder)
+        spectrum[start : start + 200] *= 1.0 if pair.id == self.identical else 0.02
+        spoof = bonafide if pair.id == self.identical else torch.fft.irfft(spectrum, n=T)
+        return Clip(pair, bonafide, spoof, T)
 
     def references(self, pair):
         return torch.zeros(20, T)
@@ -68,38 +81,44 @@ class ToyTask(Task):
 
 
 class ToyDetector(Detector):
-    """Log-odds grow with the energy missing between the bins that vocoders empty."""
+    """Log-odds grow with the share of silent cells."""
 
     name = "toy_detector"
     input_samples = T
 
-    def __init__(self, slope: float = 60.0):
+    def __init__(self, slope: float = 40.0):
         super().__init__()
         self.slope = nn.Parameter(torch.tensor(slope))
-        self.norm = nn.BatchNorm1d(1)
 
     def forward(self, waveform):
-        band = magnitude(waveform)[:, 30:130].square().mean((1, 2)) / magnitude(waveform).square().mean((1, 2))
-        return self.slope * (1.0 - band)
+        quiet = torch.sigmoid(8 * (0.3 - magnitude(waveform, GRID)))
+        return self.slope * (quiet.mean((1, 2)) - 0.1)
 
 
 @dataclass(frozen=True)
 class Toy(Explainer):
-    """Log-magnitude with noise; ``fault`` says how it misbehaves, ``on`` at which clips (by the parity of a hash of the waveform)."""
+    """Points at quiet cells, noisily; ``fault`` says how it misbehaves on about half of the clips."""
 
     name = "toy_explainer"
     deterministic = False
     fault: str = ""
+    pause_s: float = field(default=0.0, metadata={"config": False})
     stft: STFTConfig = DEFAULT_STFT
 
     def applicable(self, detector):
         return self.fault != "refuses", "it has no layers" if self.fault == "refuses" else ""
 
     def explain(self, waveform: Tensor, detector: Detector, *, references=None, generator=None) -> Tensor:
-        torch.rand(3)  # a careless draw from the global generator
         base = log_magnitude(waveform, self.stft)
         noise = torch.randn(base.shape, generator=generator[0])
-        return self.misbehave(base.mean() - base + noise, detector) if waveform.sum() > 0 or self.fault == "dies" else base + noise
+        careless = torch.rand(1)  # drawn from the global generator
+        detector.spoof_logit(waveform.clone().requires_grad_(True)).sum().backward()
+        if self.pause_s:
+            import time
+
+            time.sleep(self.pause_s)
+        heatmap = base.mean() - base + noise + careless
+        return self.misbehave(heatmap, detector) if int(1e4 * float(waveform.abs().sum())) % 2 else heatmap
 
     def misbehave(self, heatmap, detector):
         if self.fault == "raises":
@@ -115,17 +134,17 @@ class Toy(Explainer):
                 detector.slope += 1.0
             detector.train()
             detector.register_forward_hook(lambda *_: None)
-        if self.fault == "hangs":
-            while True:
-                pass
+            torch.manual_seed(0)
+        while self.fault == "hangs":
+            pass
         if self.fault == "dies":
             os.kill(os.getpid(), signal.SIGKILL)
         return heatmap
 
 
 def toy_run(out: Path, *explainers, task=None, **options):
-    """Run the toy world."""
+    """Run the toy world in this process, unless told otherwise."""
     from xaibench.benchmark.run import run
 
-    options = {"suite": SUITE, "jobs": 1, "faithfulness": False, **options}
+    options = {"suite": SUITE, "jobs": 1, **options}
     return run(list(explainers), [task or ToyTask()], ToyDetector(), out=out, **options)
