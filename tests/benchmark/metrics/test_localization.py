@@ -48,7 +48,7 @@ def predictions(area: int, predicted: int, found: int, cells: int = 400):
     return prediction.reshape(1, 20, -1), mask.reshape(1, 20, -1)
 
 
-# Generalized Dice: closed forms -----------------------------------------------------------------------------------------------------
+# Generalized Dice: closed forms --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("density", "rate"), list(product((0.05, 0.25, 0.5), (0.0, 0.2, 0.6, 1.0))))
@@ -77,7 +77,7 @@ def test_generalized_dice_weights_are_square_and_cover_both_classes():
     assert loc.generalized_dice(prediction, mask)[0] == pytest.approx(0.512, abs=5e-4)
 
 
-# Other people's code ------------------------------------------------------------------------------------------------------------------
+# Other people's code -------------------------------------------------------------------------------
 
 
 def test_average_precision_and_auroc_agree_with_scikit_learn_under_ties(clips):
@@ -124,7 +124,7 @@ def test_generalized_dice_agrees_with_torchmetrics_clip_by_clip(clips):
     np.testing.assert_allclose(loc.generalized_dice(heatmap > 0.5, mask), theirs, rtol=1e-5)
 
 
-# Slow re-derivations ------------------------------------------------------------------------------------------------------------------
+# Slow re-derivations -------------------------------------------------------------------------------
 
 
 def slow_stratified_auc(heatmap, mask, magnitude):
@@ -179,7 +179,7 @@ def test_marginals_keep_one_axis_only(rng):
         assert scores[f"{axis}_average_precision"] == pytest.approx(loc.average_precision(flat, mask)[0], abs=1e-12)
 
 
-# Traps --------------------------------------------------------------------------------------------------------------------------------
+# Traps ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("level", [0.0, 3.0, -3.0])
@@ -362,7 +362,7 @@ def test_false_alarm_area_needs_no_mask(rng):
     assert loc.false_alarm_area(heatmap > 0.25)[1] == (heatmap[1] > 0.25).mean()
 
 
-# The whole set --------------------------------------------------------------------------------------------------------------------------
+# The whole set -------------------------------------------------------------------------------------
 
 
 def test_score_returns_what_the_public_functions_return(clips, rng):
