@@ -89,7 +89,7 @@ def _make(
     known: dict[tuple[str, str], str],
 ) -> list[Recorded]:
     """Make all files of some utterances, in processes if ``jobs`` is above 1."""
-    work = partial(make_utterance, vocoders=vocoders, folder=folder, known=known)
+    work = partial(_make_on_one_thread, vocoders=vocoders, folder=folder, known=known)
     rows: list[Recorded] = []
     for done, made in enumerate(_mapped(work, utterances, jobs), start=1):
         rows += made
@@ -103,8 +103,16 @@ def _mapped(work: Callable[[Utterance], list[Recorded]], utterances: tuple[Utter
         yield from map(work, utterances)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
         yield from pool.map(work, utterances)
+
+
+def _make_on_one_thread(utterance: Utterance, **options: Any) -> list[Recorded]:
+    """Call ``make_utterance`` with one thread: sums over several are rounded otherwise, and a phase integrator amplifies that."""
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    with threadpool_limits(1):
+        return make_utterance(utterance, **options)
 
 
 def make_utterance(utterance: Utterance, *, vocoders: tuple[str, ...], folder: Path, known: dict[tuple[str, str], str]) -> list[Recorded]:
