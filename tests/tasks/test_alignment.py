@@ -92,6 +92,7 @@ def test_lags_of_real_twins_agree_with_the_manifest(listing: list[dict[str, str]
 
 @pytest.mark.shared
 @pytest.mark.slow
+@pytest.mark.timeout(1_800)
 def test_lags_of_all_real_twins(listing: list[dict[str, str]]) -> None:
     """Outside WaveNet, whose clock wanders, and the fixed delay of MP3, at most 3 lags differ from the manifest by over 1 ms."""
     apart, lost, delays = [], [], []
