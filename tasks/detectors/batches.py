@@ -12,14 +12,18 @@ from torch import Tensor
 
 from xaibench.types import SAMPLE_RATE, Clip, Pair, Task
 
+CACHED_CLIPS = 1200
+"""Pairs kept in memory, half a megabyte each; the others are read again."""
+
 
 @dataclass(frozen=True)
 class BatchRecipe:
     """How batches are drawn and disturbed; stored in the card of the weights."""
 
-    n_pairs: int = 8
-    shortest_s: float = 1.5
-    """Clips are cut to a random length between this and their own."""
+    n_pairs: int = 6
+    shortest_s: float = 1.0
+    longest_s: float = 3.0
+    """Each batch is cut to a random length between the two; pooling makes the answer nearly independent of it."""
     gain_db: float = 12.0
     """Largest change of level, both ways."""
     tilt_db: float = 9.0
@@ -65,7 +69,7 @@ class PairBatches:
         """Draw the next batch."""
         recipe = self.recipe
         clips = [self._draw() for _ in range(recipe.n_pairs)]
-        longest = min(len(clip.spoof) for clip in clips)
+        longest = min(int(recipe.longest_s * SAMPLE_RATE), *(len(clip.spoof) for clip in clips))
         shortest = min(int(recipe.shortest_s * SAMPLE_RATE), longest)
         samples = self._integer(shortest // 256, longest // 256 + 1) * 256  # lengths that transform fast
         twins = torch.stack([self._disturb(self._cut(clip, samples)) for clip in clips])  # (P, 2, T)
@@ -78,9 +82,10 @@ class PairBatches:
         vocoders = list(self.by_vocoder)
         pairs = self.by_vocoder[vocoders[self._integer(0, len(vocoders))]]
         pair = pairs[self._integer(0, len(pairs))]
-        if pair.id not in self._cache:
-            self._cache[pair.id] = self.task.load(pair)
-        return self._cache[pair.id]
+        clip = self._cache.get(pair.id) or self.task.load(pair)
+        if len(self._cache) < CACHED_CLIPS:
+            self._cache[pair.id] = clip
+        return clip
 
     def _cut(self, clip: Clip, samples: int) -> Tensor:
         """Cut both twins at the same place, ``(2, samples)``."""

@@ -88,4 +88,5 @@ def write_safetensors(path: Path, tensors: Weights, metadata: dict[str, str]) ->
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, part, metadata=metadata)
+    part.chmod(0o644)
     part.replace(path)
