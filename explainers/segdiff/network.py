@@ -1,0 +1,356 @@
+"""The network of SegDiff: an RRDB encoder of the spectrogram, added once to a U-Net that reads a noisy mask.
+
+Amit et al. 2021 (arXiv:2112.00390): features ``G(I)`` of the image are summed with ``F(x_t)``, the first convolution of the noisy mask.
+``G`` knows no time step, so it is computed once per clip and shared by all steps and samples. ``G`` is a stack of residual-in-residual
+dense blocks (Wang et al. 2018, arXiv:1809.00219), the U-Net is that of Nichol & Dhariwal 2021 (arXiv:2102.09672). Grinberg et al. 2025
+(arXiv:2506.03425) use two residual blocks per level, 12 RRDB for spectrograms and one for detector features.
+
+Two things make a small network worth its milliseconds, and are absent from the paper's: a ``stem`` of (f, n) folds f bins x n frames into
+channels before the first convolution and unfolds them after the last, and a table of log-odds by bin and level, counted on the training
+masks, is added to the output at full resolution, so that training starts from the strongest control instead of from nothing.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+LEAK = 0.2
+RESIDUAL_SCALE = 0.2
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Sizes of a SegDiff network; ``CONFIGS`` names the ones that ship."""
+
+    image_channels: int = 3
+    """Channels of the conditioning image I."""
+    mask_channels: int = 1
+    """Channels of the noisy mask: one for each mask recipe."""
+    model_channels: int = 128
+    channel_mult: tuple[int, ...] = (1, 1, 1, 2, 2, 4, 4)
+    num_res_blocks: int = 2
+    attention_downsample: tuple[int, ...] = (16, 32)
+    """Levels with self-attention, as downsampling factors: 16 and 8 px of a 256-px map."""
+    heads: int = 4
+    rrdb_blocks: int = 12
+    rrdb_features: int = 64
+    rrdb_growth: int = 32
+    stem: tuple[int, int] = (1, 1)
+    """Bins x frames folded into channels."""
+    table_levels: int = 0
+    """Levels of the table of log-odds by bin and level that is added to the output at full resolution; 0 for none."""
+    table_bins: int = 512
+    table_channel: int = 1
+    """Channel of the image that holds the level."""
+    self_conditioning: bool = False
+    """Whether the previous estimate of the mask is a second input (Chen et al. 2023, arXiv:2208.04202)."""
+
+    @property
+    def multiple(self) -> tuple[int, int]:
+        """Bins and frames of an input must be multiples of these."""
+        shrink = 2 ** (len(self.channel_mult) - 1)
+        return self.stem[0] * shrink, self.stem[1] * shrink
+
+
+_BASE = NetworkConfig(model_channels=64, channel_mult=(1, 1, 2, 4), attention_downsample=(8,), rrdb_blocks=2, stem=(4, 4), table_levels=64)
+_SMALL = replace(_BASE, model_channels=24, num_res_blocks=1, rrdb_blocks=1, rrdb_features=16, rrdb_growth=8, stem=(8, 4))
+CONFIGS: dict[str, NetworkConfig] = {
+    "paper": NetworkConfig(),
+    "base": _BASE,
+    "small": _SMALL,
+    "tiny": replace(_SMALL, model_channels=16, channel_mult=(1, 2), attention_downsample=(), rrdb_features=8, rrdb_growth=4, stem=(8, 8)),
+}
+"""``paper`` has 126.4 M parameters on a three-channel image; ``base`` is for a GPU, ``small`` for a CPU, ``tiny`` for tests."""
+
+
+def timestep_embedding(timesteps: Tensor, width: int) -> Tensor:
+    """Embed integer steps (B,) as cosines and sines of geometrically spaced frequencies, (B, width)."""
+    half = width // 2
+    frequencies = torch.exp(-math.log(10_000) * torch.arange(half, device=timesteps.device) / half)
+    angles = timesteps.float()[:, None] * frequencies
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+def _norm(channels: int) -> nn.GroupNorm:
+    """Normalise in 32 groups, in fewer where a group would hold under four channels."""
+    return nn.GroupNorm(math.gcd(32, max(channels // 4, 1)), channels)
+
+
+def _zero(module: nn.Conv2d | nn.Conv1d) -> nn.Module:
+    """Start at zero, so that each residual branch begins as the identity."""
+    nn.init.zeros_(module.weight)
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)
+    return module
+
+
+def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1)
+
+
+def _edge(inputs: int, outputs: int, config: NetworkConfig) -> nn.Conv2d:
+    """First or last convolution: 3 x 3 cells on the plain grid, one block of cells under a stem."""
+    return _conv(inputs, outputs) if config.stem == (1, 1) else nn.Conv2d(inputs, outputs, 1)
+
+
+class DenseBlock(nn.Module):
+    """Five convolutions, each of which sees all before it (Wang et al. 2018, figure 4)."""
+
+    def __init__(self, features: int, growth: int) -> None:
+        super().__init__()
+        widths = [growth] * 4 + [features]
+        self.convs = nn.ModuleList(_conv(features + i * growth, width) for i, width in enumerate(widths))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to the same shape."""
+        seen = x
+        for conv in self.convs[:-1]:
+            seen = torch.cat([seen, nn.functional.leaky_relu(conv(seen), LEAK)], dim=1)
+        out: Tensor = x + RESIDUAL_SCALE * self.convs[-1](seen)
+        return out
+
+
+class RRDB(nn.Module):
+    """Three dense blocks under a common residual."""
+
+    def __init__(self, features: int, growth: int) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(*(DenseBlock(features, growth) for _ in range(3)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to the same shape."""
+        out: Tensor = x + RESIDUAL_SCALE * self.blocks(x)
+        return out
+
+
+class ImageEncoder(nn.Module):
+    """G: the conditioning image (B, C, H, W) to features (B, model_channels, H, W), without knowledge of the time step."""
+
+    def __init__(self, inputs: int, config: NetworkConfig) -> None:
+        super().__init__()
+        features = config.rrdb_features
+        self.first = _edge(inputs, features, config)
+        self.trunk = nn.Sequential(*(RRDB(features, config.rrdb_growth) for _ in range(config.rrdb_blocks)), _conv(features, features))
+        self.high = _conv(features, features)
+        self.last = _conv(features, config.model_channels)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Encode the image."""
+        first = self.first(image)
+        high = self.high(first + self.trunk(first))
+        out: Tensor = self.last(nn.functional.leaky_relu(high, LEAK))
+        return out
+
+
+class ResBlock(nn.Module):
+    """Two convolutions with the time embedding added between them."""
+
+    def __init__(self, inputs: int, outputs: int, embedding: int) -> None:
+        super().__init__()
+        self.norm_in, self.conv_in = _norm(inputs), _conv(inputs, outputs)
+        self.embed = nn.Linear(embedding, outputs)
+        self.norm_out, self.conv_out = _norm(outputs), _zero(_conv(outputs, outputs))
+        self.skip = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """Map (B, C, H, W) and (B, E) to (B, C', H, W)."""
+        h = self.conv_in(nn.functional.silu(self.norm_in(x)))
+        h = h + self.embed(nn.functional.silu(embedding))[:, :, None, None]
+        h = self.conv_out(nn.functional.silu(self.norm_out(h)))
+        out: Tensor = self.skip(x) + h
+        return out
+
+
+class Attention(nn.Module):
+    """Self-attention over all cells of a map, as a residual."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = _norm(channels)
+        self.qkv = nn.Conv1d(channels, 3 * channels, 1)
+        self.out = _zero(nn.Conv1d(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to the same shape."""
+        batch, channels, height, width = x.shape
+        flat = x.reshape(batch, channels, height * width)
+        split = self.qkv(self.norm(flat)).reshape(batch, self.heads, 3, channels // self.heads, height * width)
+        q, k, v = split.transpose(-1, -2).unbind(dim=2)  # each (B, heads, H W, C / heads)
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(batch, channels, height * width)
+        out: Tensor = x + self.out(mixed).reshape(x.shape)
+        return out
+
+
+class Stage(nn.Module):
+    """A residual block, then attention where the level has it, then a change of resolution where the level ends."""
+
+    def __init__(self, inputs: int, outputs: int, config: NetworkConfig, *, downsample: int, resize: str = "") -> None:
+        super().__init__()
+        self.block = ResBlock(inputs, outputs, 4 * config.model_channels)
+        self.attention = Attention(outputs, config.heads) if downsample in config.attention_downsample else nn.Identity()
+        self.up = _conv(outputs, outputs) if resize == "up" else None
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """Map (B, C, H, W) and (B, E) to (B, C', H, W), or twice as high and wide."""
+        x = self.attention(self.block(x, embedding))
+        if self.up is not None:
+            x = self.up(nn.functional.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return x
+
+
+class UNet(nn.Module):
+    """The denoiser: a noisy mask (B, C, H, W), the time embedding and G(I) to an output of C' channels."""
+
+    def __init__(self, inputs: int, outputs: int, config: NetworkConfig) -> None:
+        super().__init__()
+        base, width = config.model_channels, 4 * config.model_channels
+        self.base = base
+        self.time = nn.Sequential(nn.Linear(base, width), nn.SiLU(), nn.Linear(width, width))
+        self.first = _edge(inputs, base, config)
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        skips, channels, last = [base], base, len(config.channel_mult) - 1
+        for level, mult in enumerate(config.channel_mult):
+            for _ in range(config.num_res_blocks):
+                self.down.append(Stage(channels, mult * base, config, downsample=2**level))
+                channels = mult * base
+                skips.append(channels)
+            if level < last:
+                self.down.append(_conv(channels, channels, stride=2))
+                skips.append(channels)
+        self.middle = nn.ModuleList(
+            [ResBlock(channels, channels, width), Attention(channels, config.heads), ResBlock(channels, channels, width)]
+        )
+        for level, mult in reversed(list(enumerate(config.channel_mult))):
+            for i in range(config.num_res_blocks + 1):
+                resize = "up" if level and i == config.num_res_blocks else ""
+                self.up.append(Stage(channels + skips.pop(), mult * base, config, downsample=2**level, resize=resize))
+                channels = mult * base
+        self.norm, self.last = _norm(channels), _zero(_edge(channels, outputs, config))
+
+    def embed(self, timesteps: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return the time embedding, (B, 4 model_channels)."""
+        out: Tensor = self.time(timestep_embedding(timesteps, self.base).to(dtype))
+        return out
+
+    def forward(self, x: Tensor, embedding: Tensor, condition: Tensor) -> Tensor:
+        """Return the raw prediction, (B, C', H, W)."""
+        h = self.first(x) + condition
+        skips = [h]
+        for module in self.down:
+            h = module(h, embedding) if isinstance(module, Stage) else module(h)
+            skips.append(h)
+        first, attention, second = self.middle
+        h = second(attention(first(h, embedding)), embedding)
+        for stage in self.up:
+            h = stage(torch.cat([h, skips.pop()], dim=1), embedding)
+        out: Tensor = self.last(nn.functional.silu(self.norm(h)))
+        return out
+
+
+def fold(x: Tensor, stem: tuple[int, int]) -> Tensor:
+    """Fold blocks of (f, n) cells into channels: (B, C, F, N) to (B, C f n, F / f, N / n)."""
+    batch, channels, bins, frames = x.shape
+    f, n = stem
+    blocks = x.reshape(batch, channels, bins // f, f, frames // n, n)
+    return blocks.permute(0, 1, 3, 5, 2, 4).reshape(batch, channels * f * n, bins // f, frames // n)
+
+
+def unfold(x: Tensor, stem: tuple[int, int]) -> Tensor:
+    """Undo ``fold``."""
+    f, n = stem
+    batch, channels, height, width = x.shape
+    blocks = x.reshape(batch, channels // (f * n), f, n, height, width)
+    return blocks.permute(0, 1, 4, 2, 5, 3).reshape(batch, channels // (f * n), height * f, width * n)
+
+
+class Condition(NamedTuple):
+    """What a clip's image says, computed once for all steps and samples."""
+
+    features: Tensor
+    """G(I), (B, model_channels, H, W)."""
+    prior: Tensor | None
+    """Log-odds of the mask by bin and level alone, (B, C, F, N); ``None`` for networks without a table."""
+
+    def repeat(self, count: int) -> "Condition":
+        """Share one clip's condition among ``count`` samples, without copying."""
+        features = self.features.expand(count, -1, -1, -1)
+        return Condition(features, None if self.prior is None else self.prior.expand(count, -1, -1, -1))
+
+
+class Table(nn.Module):
+    """Log-odds that a cell of this bin and level is masked, counted on training examples: where a small network starts from."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.channel = config.table_channel
+        self.register_buffer("log_odds", torch.zeros(config.mask_channels, config.table_bins, config.table_levels))
+        self.gain = nn.Linear(4 * config.model_channels, config.mask_channels)
+        nn.init.zeros_(self.gain.weight)
+        nn.init.zeros_(self.gain.bias)
+        self.log_odds: Tensor
+
+    def rows(self, image: Tensor) -> Tensor:
+        """Return each cell's place among the table's bins x levels, (B, F, N) int64."""
+        levels = self.log_odds.shape[2]
+        level = ((image[:, self.channel] + 1) / 2 * levels).long().clamp(0, levels - 1)
+        return level + levels * torch.arange(image.shape[2], device=image.device)[None, :, None]
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Look up images (B, C', F, N): log-odds (B, C, F, N)."""
+        flat = self.log_odds.flatten(1)
+        out: Tensor = flat[:, self.rows(image)].transpose(0, 1)
+        return out
+
+
+class SegDiffNetwork(nn.Module):
+    """G and the U-Net together, on the full grid."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        cells = config.stem[0] * config.stem[1]
+        inputs = config.mask_channels * (2 if config.self_conditioning else 1)
+        self.encoder = ImageEncoder(config.image_channels * cells, config)
+        self.unet = UNet(inputs * cells, config.mask_channels * cells, config)
+        self.table = Table(config) if config.table_levels else None
+
+    def condition(self, image: Tensor) -> Condition:
+        """Return what images (B, C, F, N) say; compute it once per clip.
+
+        Raises:
+            ValueError: If the grid is no multiple of what the levels need.
+        """
+        bins, frames = self.config.multiple
+        if image.shape[-2] % bins or image.shape[-1] % frames:
+            raise ValueError(f"image must have bins and frames that are multiples of {bins} and {frames}, got {tuple(image.shape)}; pad it")
+        return Condition(self.encoder(fold(image, self.config.stem)), None if self.table is None else self.table(image))
+
+    def forward(self, noisy: Tensor, timesteps: Tensor, condition: Condition, estimate: Tensor | None = None) -> Tensor:
+        """Predict from a noisy mask.
+
+        Args:
+            noisy: Noisy mask, (B, C, F, N).
+            timesteps: Integer steps, (B,).
+            condition: What ``condition`` returned for the images.
+            estimate: Previous estimate of the mask in [-1, 1], (B, C, F, N), for networks with self-conditioning; ``None`` means zeros.
+
+        Returns:
+            Raw prediction, (B, C, F, N): logits of the mask, noise or velocity, as the diffusion reads it.
+        """
+        if self.config.self_conditioning:
+            noisy = torch.cat([noisy, torch.zeros_like(noisy) if estimate is None else estimate], dim=1)
+        embedding = self.unet.embed(timesteps, noisy.dtype)
+        out = unfold(self.unet(fold(noisy, self.config.stem), embedding, condition.features), self.config.stem)
+        if self.table is None or condition.prior is None:
+            return out
+        gain = 1 + self.table.gain(nn.functional.silu(embedding))
+        return out + gain[:, :, None, None] * condition.prior
+
+
+def parameters(module: nn.Module) -> int:
+    """Count the parameters of a module."""
+    return sum(p.numel() for p in module.parameters())

@@ -1,0 +1,125 @@
+"""SpecSegDiff: a conditional diffusion draws the mask of vocoder artifacts from the spectrogram (Grinberg et al. 2025, arXiv:2506.03425).
+
+The detector is never asked: this explainer shows where the sound looks vocoded, which need not be what the detector hears. The network is
+``network``, noising and samplers are ``diffusion``, how many masks are drawn and averaged is ``sampling``.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Literal, Self
+
+import torch
+from torch import Tensor
+
+from xaibench.errors import WeightsError
+from xaibench.explainers.segdiff.data import from_clips
+from xaibench.explainers.segdiff.frontend import FrontEnd
+from xaibench.explainers.segdiff.sampling import Posterior, Sampling, posterior
+from xaibench.explainers.segdiff.training import TrainingConfig, preset, train
+from xaibench.explainers.segdiff.weights import Model, load, shipped
+from xaibench.registry import EXPLAINERS
+from xaibench.tasks.spectrogram import DEFAULT_STFT, STFTConfig
+from xaibench.types import Clip, Detector, Generators, Pair, Task, TrainableExplainer, Weights, clip_generators
+
+FALLBACK = "minivoc"
+PAPER = Sampling(steps=100, samples=32, sampler="ancestral", average="final")
+
+
+@dataclass(frozen=True)
+class SegDiffExplainer(TrainableExplainer):
+    """What SpecSegDiff and its ablation share: weights by task, one output channel per recipe, the grid of training."""
+
+    reference = "Grinberg et al. 2025, arXiv:2506.03425"
+    polarity = "magnitude"
+    needs = frozenset({"training_pairs"})
+    recipe: str = "sym-floor60-v1"
+    weights: str = "auto"
+    """Task whose shipped weights are used, or path of a .safetensors file; ``auto`` is the task at hand, minivoc where none ship for it."""
+    stft: STFTConfig = DEFAULT_STFT
+
+    def sampling(self) -> Sampling:
+        """Return how the posterior is sampled."""
+        return Sampling()
+
+    def model(self) -> Model:
+        """Return the network; it is read once per process.
+
+        Raises:
+            WeightsError: If weights are missing, damaged, of another method, or were not trained for the recipe.
+            ValueError: If they were trained on another grid.
+        """
+        model = load(self.name, FALLBACK if self.weights == "auto" else self.weights)
+        if self.recipe not in model.config.recipes:
+            known = ", ".join(model.config.recipes)
+            raise WeightsError(f"recipe must be one that the weights were trained for, got {self.recipe!r}; available: {known}")
+        if self.stft != model.config.stft:
+            grids = [f"{c.window_samples}/{c.hop_samples}" for c in (model.config.stft, self.stft)]
+            raise ValueError(f"stft must be the grid of the weights, {grids[0]}, got {grids[1]}; train weights for it")
+        return model
+
+    def draw(self, waveform: Tensor, generator: Generators = None) -> Posterior:
+        """Return mean and variance over samples of the mask's probability on the grid, both (B, F, N), for clips (B, T).
+
+        The variance tells how far the samples disagree; it is zero for ``one_shot``.
+        """
+        model = self.model()
+        network = model.network.to(waveform.device)
+        channel = model.config.recipes.index(self.recipe)
+        image = model.config.front.image(waveform, self.stft)
+        drawn = posterior(network, model.config, image, clip_generators(generator, len(waveform)), self.sampling())
+        mean, variance = (FrontEnd.restore(part[:, channel], self.stft, waveform.shape[-1]) for part in drawn)
+        return Posterior(mean, variance)
+
+    def explain(self, waveform: Tensor, detector: Detector, *, references: Tensor | None = None, generator: Generators = None) -> Tensor:
+        """Return the probability that each cell lies in the mask, (B, F, N) in [0, 1]; the detector is not asked."""
+        return self.draw(waveform, generator).mean
+
+    def fit(self, pairs: Iterable[Clip]) -> Weights:
+        """Train the small network on clips with the default settings; takes minutes."""
+        config = TrainingConfig(model=replace(preset(self.name, "small"), stft=self.stft))
+        examples = from_clips(pairs, config.examples())
+        run = train(config, examples)
+        return run.best_weights
+
+    def bind(self, task: Task, pair: Pair) -> Self:
+        """Take the weights shipped for the task, those of minivoc where there are none."""
+        del pair
+        if self.weights != "auto":
+            return self
+        return replace(self, weights=task.name if task.name in shipped(self.name) else FALLBACK)
+
+    def state_hash(self) -> str:
+        """Hash the weights."""
+        return self.model().sha256
+
+
+@EXPLAINERS.register("specsegdiff")
+@dataclass(frozen=True)
+class SpecSegDiff(SegDiffExplainer):
+    """Samples of the mask, averaged; few steps by default, ``protocol=paper`` for 100 ancestral steps x 32 samples."""
+
+    deterministic = False
+    steps: int = Sampling.steps
+    samples: int = Sampling.samples
+    protocol: Literal["fast", "paper"] = "fast"
+    output: Literal["probability", "deviation"] = "probability"
+    """``deviation`` shows the standard deviation over samples instead: where the explainer is unsure."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be sampled."""
+        for name in ("steps", "samples"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}; use the default")
+        if self.protocol not in ("fast", "paper"):
+            raise ValueError(f"protocol must be fast or paper, got {self.protocol!r}; use fast")
+        if self.output not in ("probability", "deviation"):
+            raise ValueError(f"output must be probability or deviation, got {self.output!r}; use probability")
+
+    def sampling(self) -> Sampling:
+        """Return the paper's sampling, or the default one with the fields' counts."""
+        return PAPER if self.protocol == "paper" else Sampling(steps=self.steps, samples=self.samples)
+
+    def explain(self, waveform: Tensor, detector: Detector, *, references: Tensor | None = None, generator: Generators = None) -> Tensor:
+        """Return the mask's probability, or its deviation over samples, (B, F, N) in [0, 1]; the detector is not asked."""
+        drawn = self.draw(waveform, generator)
+        return drawn.mean if self.output == "probability" else torch.sqrt(drawn.variance)

@@ -1,0 +1,212 @@
+"""Training learns, resumes exactly after a kill, and treats both twins alike."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from xaibench.errors import DataError, WeightsError
+from xaibench.explainers.segdiff.data import Batch, Examples, Recipe, augment, cached, from_clips
+from xaibench.explainers.segdiff.evaluation import evaluate, generalized_dice
+from xaibench.explainers.segdiff.frontend import FrontEnd
+from xaibench.explainers.segdiff.training import TrainingConfig, card, preset, records, segmentation_loss, start, train
+from xaibench.explainers.segdiff.weights import assemble, read, write
+from xaibench.tasks.masks import truth
+from xaibench.types import Clip, Pair, Split, Task
+
+SAMPLES = 16_200  # 64 frames
+
+
+def clip(seed: int, split: Split = "train") -> Clip:
+    """Noise whose twin has another band twice as loud."""
+    generator = torch.Generator().manual_seed(seed)
+    real = 0.1 * torch.randn(SAMPLES, generator=generator)
+    spectrum = torch.fft.rfft(real)
+    low = int(torch.randint(1000, 6000, (), generator=generator))
+    spectrum[low : low + 500] *= 2
+    pair = Pair(f"p{seed}", f"u{seed}", f"s{seed}", "louder", "", "", split=split)
+    return Clip(pair, real, torch.fft.irfft(spectrum, n=SAMPLES), valid_samples=SAMPLES)
+
+
+@dataclass(frozen=True)
+class Louder(Task):
+    """Six training and two development pairs in memory."""
+
+    name = "louder"
+    loads: Callable[[], None] = lambda: None
+
+    def pairs(self, split: Split) -> list[Pair]:
+        return [clip(i, split).pair for i in {"train": range(6), "dev": range(6, 8), "test": ()}[split]]
+
+    def load(self, pair: Pair) -> Clip:
+        self.loads()
+        return clip(int(pair.id[1:]), pair.split)
+
+    def references(self, pair: Pair) -> torch.Tensor:
+        raise NotImplementedError
+
+    def fingerprint(self) -> str:
+        return "louder-1"
+
+
+def config(method: str = "specsegdiff", **options: object) -> TrainingConfig:
+    return replace(TrainingConfig(model=preset(method, "tiny"), steps=12, batch_size=2, warmup=2, evaluate_every=5, ema=0.9), **options)
+
+
+def examples(count: int = 4) -> Examples:
+    return from_clips([clip(i) for i in range(count)], Recipe(front=FrontEnd()))
+
+
+def test_examples_hold_the_image_and_the_truth_of_their_clip() -> None:
+    recipe = Recipe(front=FrontEnd(), recipes=("sym-floor60-v1", "abs-log-v1"))
+    made = from_clips([clip(0), clip(1)], recipe)
+    batch = made.batch([1])
+    image = recipe.front.image(clip(1).spoof[None])
+    assert batch.image.shape == (1, 3, 512, 64)
+    torch.testing.assert_close(batch.image, image, atol=1 / 127, rtol=0)
+    for r, name in enumerate(recipe.recipes):
+        known = truth(clip(1), name).mask[:-1].float()
+        assert torch.equal(batch.mask[0, r], known)
+    assert batch.weight.shape == (1, 2, 1, 64)
+    assert bool((batch.weight == 1).all())
+
+
+def test_tiled_frames_and_clips_without_a_mask_have_no_weight() -> None:
+    whole = clip(0)
+    short = replace(whole, valid_samples=SAMPLES // 2)
+    same = replace(whole, spoof=whole.bonafide)
+    batch = from_clips([short, same], Recipe(front=FrontEnd())).batch([0, 1])
+    assert bool((batch.weight[0, :, 0, :30] == 1).all())
+    assert bool((batch.weight[0, :, 0, 32:] == 0).all())
+    assert bool((batch.weight[1] == 0).all())
+
+
+def test_augmentation_treats_twins_alike_and_moves_no_level_between_them() -> None:
+    whole = clip(3)
+    twin = replace(whole, spoof=0.5 * whole.bonafide)
+    changed = augment(twin, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(changed.spoof, 0.5 * changed.bonafide)
+    assert not torch.allclose(changed.bonafide, twin.bonafide, atol=1e-3)
+    assert changed.valid_samples <= twin.valid_samples
+    first, second = (augment(whole, torch.Generator().manual_seed(9)) for _ in range(2))
+    assert torch.equal(first.spoof, second.spoof)
+
+
+def test_cache_is_computed_once_and_equals_memory(tmp_path: Path) -> None:
+    calls: list[int] = []
+    task = Louder(loads=lambda: calls.append(1))
+    recipe = config(copies=2).examples()
+    first = cached(task, "train", recipe, tmp_path)
+    again = cached(task, "train", recipe, tmp_path)
+    fresh = from_clips([clip(i) for i in range(6)], recipe)
+    assert len(calls) == 6
+    assert len(again) == 12
+    for name in ("images", "masks", "valid"):
+        assert np.array_equal(getattr(first, name), getattr(fresh, name))
+        assert np.array_equal(getattr(again, name), getattr(fresh, name))
+    assert again.pairs == fresh.pairs
+    with pytest.raises(DataError, match="task 'louder' must have a test split, got none"):
+        cached(task, "test", recipe, tmp_path)
+
+
+def test_a_failed_computation_leaves_nothing_behind(tmp_path: Path) -> None:
+    def fail() -> None:
+        raise DataError("gone")
+
+    with pytest.raises(DataError, match="gone"):
+        cached(Louder(loads=fail), "train", config().examples(), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("method", ["specsegdiff", "one_shot"])
+def test_training_learns_what_the_image_shows(method: str) -> None:
+    made, plain = examples(), config(method).model
+    blind = replace(plain, network=replace(plain.network, table_levels=0))
+    run_config = config(method, model=blind, steps=25, batch_size=4, learning_rate=1e-2, evaluate_every=25)
+    untrained = evaluate(start(run_config).network.eval(), run_config.model, made)["mean"]
+    run = train(run_config, made, made)
+    assert untrained < 20
+    assert run.best > untrained + 20
+
+
+def test_killed_and_resumed_training_has_the_losses_of_an_unbroken_one(tmp_path: Path) -> None:
+    unbroken: list[float] = []
+    train(config(), examples(), report=lambda r: unbroken.append(r["loss"]))
+    script = (
+        f"import os, signal, sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "import torch; torch.set_num_threads(1)\n"
+        "from pathlib import Path; from test_training import config, examples, train\n"
+        "stop = lambda r: os.kill(os.getpid(), signal.SIGKILL) if r['step'] == 8 else None\n"
+        f"train(config(), examples(), out=Path({str(tmp_path)!r}), report=stop)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True)
+    assert killed.returncode == -9, killed.stderr
+    assert [r["step"] for r in records(tmp_path)] == list(range(1, 9))
+    run = train(config(), examples(), out=tmp_path)
+    assert [r["loss"] for r in records(tmp_path)] == unbroken
+    assert run.step == 12
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    train(config(), examples(), out=tmp_path, stop_after=5)
+    with pytest.raises(WeightsError, match="out must be empty or hold a checkpoint of this run"):
+        train(config(seed=1), examples(), out=tmp_path)
+
+
+def test_weights_and_card_describe_each_other(tmp_path: Path) -> None:
+    run_config, made = config(), examples()
+    run = train(run_config, made, made)
+    known = card(run_config, run, task="louder", data="louder-1", examples=len(made))
+    write(tmp_path / "w.safetensors", run_config.model, run.best_weights, known)
+    model = assemble(*read(tmp_path / "w.safetensors"))
+    written = json.loads((tmp_path / "w.json").read_text())
+    assert model.config == run_config.model
+    assert model.sha256 == written["weights_sha256"]
+    assert written["file_bytes"] == (tmp_path / "w.safetensors").stat().st_size
+    assert written["dev"]["mean"] == pytest.approx(run.best)
+    assert evaluate(model.network, model.config, made)["mean"] == pytest.approx(run.best, abs=1.0)
+
+
+def test_initial_weights_start_a_run(tmp_path: Path) -> None:
+    first = train(config("one_shot"), examples())
+    path = tmp_path / "w.safetensors"
+    write(path, config("one_shot").model, first.best_weights, {})
+    follow = start(config(initial=str(path)))
+    for name, tensor in follow.network.state_dict().items():
+        torch.testing.assert_close(tensor, first.best_weights[name], atol=1e-3, rtol=1e-3)
+    with pytest.raises(WeightsError, match="initial must hold the network that is trained"):
+        start(replace(config(initial=str(path)), model=preset("specsegdiff", "tiny", ("abs-log-v1",))))
+
+
+def test_segmentation_loss_by_hand() -> None:
+    logits = torch.tensor([[[[2.0, -1.0]], [[0.5, 0.5]]]])  # (1, 2, 1, 2)
+    batch = Batch(torch.zeros(1, 3, 1, 2), torch.tensor([[[[1.0, 0.0]], [[1.0, 1.0]]]]), torch.tensor([[[[1.0, 1.0]], [[0.0, 0.0]]]]))
+    expected = (3 * np.log1p(np.exp(-2)) + np.log1p(np.exp(-1))) / 2
+    assert float(segmentation_loss(logits, batch, 3.0, 0.0)) == pytest.approx(expected, rel=1e-6)
+    soft = torch.sigmoid(logits[0, 0, 0])
+    dice = float((2 * soft[0] + 1) / (soft.sum() + 1 + 1))
+    assert float(segmentation_loss(logits, batch, 3.0, 1.0)) == pytest.approx(expected + 1 - (dice + 1) / 2, rel=1e-6)
+
+
+def test_generalized_dice_by_hand() -> None:
+    heatmap, mask = torch.arange(20.0).reshape(4, 5), torch.zeros(4, 5)
+    mask.view(-1)[[19, 18, 0, 1]] = 1
+    value = 2 * (2 / 16 + 14 / 256) / (8 / 16 + 32 / 256)
+    assert generalized_dice(heatmap, mask, torch.ones(4, 5) > 0) == pytest.approx(value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"steps": 0}, "steps must be at least 1, got 0"), ({"precision": "fp8"}, "precision must be float32 or bf16, got 'fp8'")],
+)
+def test_impossible_runs_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        config(**options)
+    with pytest.raises(ValueError, match="config must be one of paper, base, small, tiny, got 'huge'"):
+        preset("specsegdiff", "huge")
