@@ -160,19 +160,26 @@ def boards(summary: Mapping[str, Any]) -> tuple[Board, ...]:
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for record in summary.get("rows", []):
         groups.setdefault((str(record["task"]), str(record["detector"])), []).append(record)
-    return tuple(_board(task, detector, records) for (task, detector), records in groups.items())
+    recipes = {record.get("name"): record.get("recipes", []) for record in summary.get("tasks", []) if isinstance(record, dict)}
+    occluders = {(r.get("task"), r.get("detector")): r.get("occluders", []) for r in summary.get("detectors", []) if isinstance(r, dict)}
+    return tuple(
+        _board(task, detector, records, recipes.get(task, []), occluders.get((task, detector), []))
+        for (task, detector), records in groups.items()
+    )
 
 
-def _board(task: str, detector: str, records: list[Mapping[str, Any]]) -> Board:
+def _board(task: str, detector: str, records: list[Mapping[str, Any]], recipes: list[str], occluders: list[str]) -> Board:
     explainers: dict[str, list[Mapping[str, Any]]] = {}
     for record in records:
         explainers.setdefault(str(record["explainer"]), []).append(record)
 
-    def seen(name: str) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(str(r[name]) for r in records if r.get(name)))
+    def seen(name: str, first: Iterable[str] = ()) -> tuple[str, ...]:
+        """Return the values of a column, those of ``first`` before the others."""
+        found = dict.fromkeys(str(r[name]) for r in records if r.get(name))
+        return tuple(dict.fromkeys([*(value for value in first if value in found), *found]))
 
     rows = tuple(_row(name, found) for name, found in explainers.items())
-    return Board(task, detector, seen("recipe"), seen("occluder"), seen("metric"), _slices(seen("slice")), rows)
+    return Board(task, detector, seen("recipe", recipes), seen("occluder", occluders), seen("metric"), _slices(seen("slice")), rows)
 
 
 def _slices(found: Iterable[str]) -> tuple[str, ...]:

@@ -139,7 +139,7 @@ def _line(row: Row, rows: Sequence[Row], board: Board, recipe: str, columns: Seq
         n=Cell(f"{score.n}/{score.n_total}", str(score.n), "clips"),
         verdict=verdict(row, board, recipe),
         good=score.beats_best_control,
-        failures=_failures(score),
+        failures=_failures(score) if row.group == "explainer" else "",
     )
 
 
@@ -198,7 +198,7 @@ def _forest(score: Score, limit: float) -> Forest | None:
 
 def _axis(board: Board, recipe: str, limit: float, chance: float | None) -> Axis:
     def at(value: float | None) -> float | None:
-        return None if value is None or value > limit else round(2 + 96 * value / limit, 2)
+        return None if value is None or value > limit + 1e-9 else round(2 + 96 * value / limit, 2)
 
     step = 0.1 if limit <= 0.6 else 0.2
     ticks = tuple((at(step * i) or 0.0, f"{100 * step * i:.0f}") for i in range(int(limit / step + 1e-6) + 1))

@@ -50,6 +50,14 @@ def test_floor_is_the_best_control_in_the_metrics_own_direction() -> None:
     assert board.ceiling("r")[0].explainer == "oracle_mask"  # type: ignore[index]
 
 
+def test_recipes_and_occluders_keep_the_order_of_the_protocol() -> None:
+    rows = [record("a", 0.1, recipe=r, occluder=o) for r in ("alpha", "beta", "new") for o in ("floor", "twin")]
+    detectors = [{"task": "t", "detector": "d", "occluders": ["twin", "floor"]}]
+    (board,) = boards({"rows": rows, "tasks": [{"name": "t", "recipes": ["beta", "gone", "alpha"]}], "detectors": detectors})
+    assert board.recipes == ("beta", "alpha", "new")
+    assert board.occluders == ("twin", "floor")
+
+
 @pytest.mark.parametrize(
     ("explainer", "words"),
     [

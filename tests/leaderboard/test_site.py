@@ -25,7 +25,8 @@ HOSTILE = [
     "x" * 5000,
 ]
 TAGS = """
-html head meta title style body a header main footer script span section h1 h2 h3 p b bdi dl dt dd div input label nav br table caption thead tbody
+html head meta title style body a header main footer script span section h1 h2 h3 p b bdi dl dt dd div input label nav br
+table caption thead tbody
 tr th td small svg g line text rect polyline ul li i code details summary figure figcaption img audio
 """
 ALLOWED = set(re.findall(r"\w+", TAGS))
