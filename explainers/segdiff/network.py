@@ -344,11 +344,12 @@ class SegDiffNetwork(nn.Module):
         if self.config.self_conditioning:
             noisy = torch.cat([noisy, torch.zeros_like(noisy) if estimate is None else estimate], dim=1)
         embedding = self.unet.embed(timesteps, noisy.dtype)
-        out = unfold(self.unet(fold(noisy, self.config.stem), embedding, condition.features), self.config.stem)
+        out: Tensor = unfold(self.unet(fold(noisy, self.config.stem), embedding, condition.features), self.config.stem)
         if self.table is None or condition.prior is None:
             return out
         gain = 1 + self.table.gain(nn.functional.silu(embedding))
-        return out + gain[:, :, None, None] * condition.prior
+        out = out + gain[:, :, None, None] * condition.prior
+        return out
 
 
 def parameters(module: nn.Module) -> int:

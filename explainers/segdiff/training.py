@@ -254,7 +254,7 @@ def card(config: TrainingConfig, run: Run, *, task: str, data: str, examples: in
         "method": config.model.method,
         "task": task,
         "data_fingerprint": data,
-        "training": asdict(config),
+        "training": asdict(config) | {"initial": Path(config.initial).name},
         "examples": examples,
         "steps": run.step,
         "parameters": parameters(run.network),
