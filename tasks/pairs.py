@@ -88,8 +88,8 @@ def split_by_speaker(pairs: Sequence[Pair], *, dev: float = 0.1, test: float = 0
 def spread(pairs: Iterable[Pair]) -> list[Pair]:
     """Order pairs so that the first n cover as many utterances, speakers, vocoder families and vocoders as n allows.
 
-    Rounds over utterances (themselves in rounds over speakers); each round takes from every utterance the pair whose cell (seen or
-    unseen vocoder), family and vocoder were taken least. Ties are broken by hash, so the order depends on the content, not on the input's.
+    Rounds over utterances (themselves in rounds over speakers); each round takes from every utterance the pair whose family and vocoder
+    were taken least. Ties are broken by hash, so the order depends on the content, not on the input's.
     """
     by_speaker: dict[str, dict[str, list[Pair]]] = defaultdict(lambda: defaultdict(list))
     for p in pairs:
@@ -241,7 +241,7 @@ def _digest(name: str) -> bytes:
 
 
 def _cells(p: Pair) -> tuple[tuple[str, Any], ...]:
-    return ("seen", p.seen_vocoder), ("family", p.family), ("vocoder", p.vocoder)
+    return ("family", p.family), ("vocoder", p.vocoder)
 
 
 def _stamp(path: Path) -> tuple[int, int]:

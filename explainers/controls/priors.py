@@ -7,6 +7,7 @@ lie in the mask: averaging the continuous difference instead is as good for the 
 out is a subtraction: that is how tasks without a train split are fitted.
 """
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -17,7 +18,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from xaibench.errors import WeightsError
+from xaibench.errors import DataError, WeightsError
 from xaibench.registry import EXPLAINERS
 from xaibench.tasks.masks import recipe, smooth, truth
 from xaibench.tasks.spectrogram import DEFAULT_STFT, STFTConfig, magnitude
@@ -71,11 +72,12 @@ class _Prior(TrainableExplainer):
         return table[bins, self.levels(waveform)]
 
     def bind(self, task: Task, pair: Pair) -> Self:
-        """Take the task's table: shipped, fitted on its train split, or fitted on all other speakers where there is none."""
-        if _table_path(self.name, task.name).exists() and self.stft == DEFAULT_STFT:
+        """Take the task's table: shipped, fitted on its train split, or fitted on all other test speakers where none is at hand."""
+        if self.stft == DEFAULT_STFT and _ships(self.name, task.name, self.recipe):
             return replace(self, table=task.name)
         if task.pairs("train"):
-            return replace(self, table=f"{task.name}/train", weights=_fitted(self, task, "train")[""])
+            with contextlib.suppress(DataError):  # a train split that is listed and was not made or fetched
+                return replace(self, table=f"{task.name}/train", weights=_fitted(self, task, "train")[""])
         return replace(self, table=f"{task.name}/speaker left out", weights=_without(_fitted(self, task, "test"), pair.speaker))
 
     def state_hash(self) -> str:
@@ -118,6 +120,14 @@ def _table_path(control: str, task: str) -> Path:
     return TABLES / f"{control}-{task}.safetensors"
 
 
+def _ships(control: str, task: str, recipe: str) -> bool:
+    try:
+        _shipped(control, task, recipe)
+    except WeightsError:
+        return False
+    return True
+
+
 @lru_cache(maxsize=32)
 def _shipped(control: str, task: str, recipe: str) -> Weights:
     """Read a shipped table.
@@ -131,9 +141,7 @@ def _shipped(control: str, task: str, recipe: str) -> Weights:
         raise WeightsError(f"table must name a task with a shipped table, got {task!r}; available: {', '.join(known) or 'none'}")
     with safe_open(path, framework="pt") as file:
         if f"{recipe}/sum" not in file.keys():  # noqa: SIM118 (safe_open is no mapping)
-            raise WeightsError(
-                f"recipe must be one that {path.name} was fitted for, got {recipe!r}; fit it with `xaibench train {control}`"
-            )
+            raise WeightsError(f"recipe must be one that {path.name} was fitted for, got {recipe!r}; fit it with `xaibench train priors`")
         return {name: file.get_tensor(f"{recipe}/{name}") for name in ("sum", "count")}
 
 

@@ -12,7 +12,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -71,8 +71,13 @@ class Detector(nn.Module, ABC):
         raise NotImplementedError(f"detector {self.name!r} has no stack of hidden layers; choose an explainer that does not need one")
 
     def fingerprint(self) -> str:
-        """Hash name, parameters and buffers: two detectors with equal fingerprints give equal answers."""
-        return content_hash({"name": self.name, "weights": tensors_hash(self.state_dict())})
+        """Hash name, configuration (a dataclass called ``config``, if any), parameters and buffers.
+
+        Two detectors with equal fingerprints give equal answers.
+        """
+        config = getattr(self, "config", None)
+        settings = asdict(config) if is_dataclass(config) and not isinstance(config, type) else {}
+        return content_hash({"name": self.name, "config": settings, "weights": tensors_hash(self.state_dict())})
 
 
 @dataclass(frozen=True)
