@@ -62,7 +62,8 @@ DEFAULT_STFT = STFTConfig()
 
 @lru_cache(maxsize=16)
 def _hann(length: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    return torch.hann_window(length, periodic=True, device=device, dtype=dtype)
+    with torch.inference_mode(False):  # a window first made under inference mode could not be differentiated through later
+        return torch.hann_window(length, periodic=True, device=device, dtype=dtype)
 
 
 def stft(waveform: Tensor, config: STFTConfig = DEFAULT_STFT) -> Tensor:

@@ -139,3 +139,12 @@ def test_malformed_grid_is_one_sentence(text: str) -> None:
 def test_a_clip_shorter_than_half_a_window_is_refused() -> None:
     with pytest.raises(ValueError, match="more than 512 samples, got 512"):
         stft(torch.zeros(1, 512))
+
+
+def test_a_grid_first_used_under_inference_mode_can_be_differentiated_later() -> None:
+    grid = STFTConfig(48, 12)
+    with torch.inference_mode():
+        stft(torch.zeros(1, 480), grid)
+    waveform = torch.randn(1, 480, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    magnitude(waveform, grid).sum().backward()
+    assert waveform.grad is not None
