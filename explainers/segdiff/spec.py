@@ -15,8 +15,8 @@ from xaibench.errors import WeightsError
 from xaibench.explainers.segdiff.data import from_clips
 from xaibench.explainers.segdiff.frontend import FrontEnd
 from xaibench.explainers.segdiff.sampling import Posterior, Sampling, posterior
-from xaibench.explainers.segdiff.training import TrainingConfig, preset, train
-from xaibench.explainers.segdiff.weights import Model, load, shipped
+from xaibench.explainers.segdiff.training import TrainingConfig, train
+from xaibench.explainers.segdiff.weights import Model, load, preset, shipped
 from xaibench.registry import EXPLAINERS
 from xaibench.tasks.spectrogram import DEFAULT_STFT, STFTConfig
 from xaibench.types import Clip, Detector, Generators, Pair, Task, TrainableExplainer, Weights, clip_generators

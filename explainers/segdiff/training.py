@@ -7,11 +7,9 @@ the posterior mean. Most of a mask survives most noise, hence a share of all ste
 A step's randomness depends on the seed and its number alone, so a run that was killed and resumed gives the losses of one that was not.
 """
 
-import json
 import math
-import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -21,34 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from xaibench.errors import WeightsError
+from xaibench.explainers.segdiff.checkpoints import Run, log, resume, save
 from xaibench.explainers.segdiff.data import Batch, Examples, Recipe
-from xaibench.explainers.segdiff.diffusion import Diffusion
 from xaibench.explainers.segdiff.evaluation import evaluate
-from xaibench.explainers.segdiff.frontend import FrontEnd
-from xaibench.explainers.segdiff.network import CONFIGS, SegDiffNetwork, parameters
-from xaibench.explainers.segdiff.weights import ModelConfig, dump, read
-from xaibench.tasks.cache import atomic_path
-from xaibench.types import Weights, content_hash, tensors_hash
-
-PAPER_LEVELS = FrontEnd(channels=("level", "level", "level"), floor_db=60.0, frame_multiple=64)
-FEW_STEPS = Diffusion(schedule="cosine", zero_terminal_snr=True, prediction="logit", shift=0.2, variance="posterior", empty_start=True)
-CHECKPOINT = "checkpoint.pt"
-HISTORY = "history.jsonl"
-
-
-def preset(method: str, config: str = "small", recipes: tuple[str, ...] = ("sym-floor60-v1", "grinberg-rel-linear-v1")) -> ModelConfig:
-    """Return a model configuration by the name of its network; ``paper`` is the published one (noise prediction, linear schedule).
-
-    Raises:
-        ValueError: If there is no such network.
-    """
-    if config not in CONFIGS:
-        raise ValueError(f"config must be one of {', '.join(CONFIGS)}, got {config!r}; use small on a CPU")
-    network = replace(CONFIGS[config], mask_channels=len(recipes))
-    if config == "paper":
-        return ModelConfig(method, network, Diffusion(), PAPER_LEVELS, recipes)
-    front = FrontEnd(frame_multiple=network.multiple[1])
-    return ModelConfig(method, network, FEW_STEPS, front, recipes)
+from xaibench.explainers.segdiff.network import SegDiffNetwork
+from xaibench.explainers.segdiff.weights import ModelConfig, read
+from xaibench.types import content_hash
 
 
 @dataclass(frozen=True)
@@ -91,19 +67,9 @@ class TrainingConfig:
         """Return what is to be cached for this run."""
         return Recipe(self.model.front, self.model.recipes, self.model.stft, self.copies, self.seed)
 
-
-@dataclass
-class Run:
-    """The state of a run between two steps."""
-
-    network: SegDiffNetwork
-    average: Weights
-    optimizer: torch.optim.Optimizer
-    step: int = 0
-    seconds: float = 0.0
-    best: float = -math.inf
-    best_weights: Weights = field(default_factory=dict)
-    best_scores: dict[str, Any] = field(default_factory=dict)
+    def plain_examples(self) -> Recipe:
+        """Return the same without augmented copies, for the development split."""
+        return replace(self.examples(), copies=1)
 
 
 Report = Callable[[dict[str, Any]], None]
@@ -139,7 +105,7 @@ def train(
     key = content_hash({"config": asdict(config), "examples": len(examples), "pairs": examples.pairs})
     run = start(config, device, examples)
     if out is not None:
-        _resume(run, Path(out), key)
+        resume(run, Path(out), key)
     last = min(config.steps, stop_after or config.steps)
     while run.step < last:
         began = time.perf_counter()
@@ -147,8 +113,10 @@ def train(
         run.seconds += time.perf_counter() - began
         if run.step % config.evaluate_every == 0 or run.step == config.steps:
             record |= _assess(run, config, dev, device)
-            _save(run, out, key)
-        _log(record, out, report)
+            save(run, out, key)
+        log(record, out)
+        if report is not None:
+            report(record)
     return run
 
 
@@ -237,36 +205,6 @@ def segmentation_loss(logits: Tensor, batch: Batch, positive_weight: float, dice
     return total
 
 
-def card(config: TrainingConfig, run: Run, *, task: str, data: str, examples: int, extra: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return what must be known about the best weights of a run.
-
-    Args:
-        config: The run's configuration.
-        run: The finished run.
-        task: Name of the task.
-        data: Fingerprint of the task.
-        examples: Training examples, augmented copies included.
-        extra: More entries.
-    """
-    weights = run.best_weights or run.average
-    half = {name: t.half().float() for name, t in weights.items()}
-    return {
-        "method": config.model.method,
-        "task": task,
-        "data_fingerprint": data,
-        "training": asdict(config) | {"initial": Path(config.initial).name},
-        "examples": examples,
-        "steps": run.step,
-        "parameters": parameters(run.network),
-        "seconds": round(run.seconds),
-        "hardware": f"{platform.machine()}, {torch.get_num_threads()} thread(s), torch {torch.__version__}",
-        "dev": run.best_scores,
-        "weights_sha256": tensors_hash(half),
-        "file_bytes": len(dump(config.model, weights)),
-        **(extra or {}),
-    }
-
-
 def _cells(batch: Batch) -> Tensor:
     return (batch.weight.sum() * batch.mask.shape[2]).clamp(min=1)
 
@@ -309,56 +247,3 @@ def _assess(run: Run, config: TrainingConfig, dev: Examples | None, device: str)
         run.best, run.best_scores = scores["mean"], scores | {"step": run.step}
         run.best_weights = {k: v.clone() for k, v in run.average.items()}
     return {"dev": scores, "seconds": round(run.seconds, 1)}
-
-
-def _save(run: Run, out: Path | None, key: str) -> None:
-    if out is None:
-        return
-    state = {
-        "key": key,
-        "network": run.network.state_dict(),
-        "average": run.average,
-        "optimizer": run.optimizer.state_dict(),
-        "numbers": {"step": run.step, "seconds": run.seconds, "best": run.best},
-        "best_weights": run.best_weights,
-        "best_scores": json.dumps(run.best_scores),
-    }
-    with atomic_path(Path(out) / CHECKPOINT) as part:
-        torch.save(state, part)
-
-
-def _resume(run: Run, out: Path, key: str) -> None:
-    path = out / CHECKPOINT
-    if not path.exists():
-        return
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    if state["key"] != key:
-        raise WeightsError(f"out must be empty or hold a checkpoint of this run, got {path} of another; choose another folder")
-    run.network.load_state_dict(state["network"])
-    run.optimizer.load_state_dict(state["optimizer"])
-    device = next(run.network.parameters()).device
-    run.average = {k: v.to(device) for k, v in state["average"].items()}
-    run.best_weights, run.best_scores = state["best_weights"], json.loads(state["best_scores"])
-    run.step, run.seconds, run.best = (state["numbers"][k] for k in ("step", "seconds", "best"))
-    _truncate(out / HISTORY, run.step)
-
-
-def _truncate(history: Path, step: int) -> None:
-    """Drop the records after the checkpoint; they are about to be made again."""
-    if history.exists():
-        kept = [line for line in history.read_text().splitlines() if json.loads(line)["step"] <= step]
-        history.write_text("".join(line + "\n" for line in kept))
-
-
-def records(out: Path) -> Iterator[dict[str, Any]]:
-    """Read a run's history."""
-    for line in (Path(out) / HISTORY).read_text().splitlines():
-        yield json.loads(line)
-
-
-def _log(record: dict[str, Any], out: Path | None, report: Report | None) -> None:
-    if out is not None:
-        with (Path(out) / HISTORY).open("a") as stream:
-            stream.write(json.dumps(record) + "\n")
-    if report is not None:
-        report(record)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,15 @@ from safetensors.torch import save
 from xaibench.errors import WeightsError
 from xaibench.explainers.segdiff.diffusion import Diffusion
 from xaibench.explainers.segdiff.frontend import FrontEnd
-from xaibench.explainers.segdiff.network import NetworkConfig, SegDiffNetwork
+from xaibench.explainers.segdiff.network import CONFIGS, NetworkConfig, SegDiffNetwork
 from xaibench.tasks.cache import atomic_write
 from xaibench.tasks.spectrogram import DEFAULT_STFT, STFTConfig
 from xaibench.types import Weights, tensors_hash
 
 SHIPPED = Path(__file__).parent / "weights"
 FORMAT = "xaibench-segdiff-1"
+PAPER_LEVELS = FrontEnd(channels=("level", "level", "level"), floor_db=60.0, frame_multiple=64)
+FEW_STEPS = Diffusion(schedule="cosine", zero_terminal_snr=True, prediction="logit", shift=0.2, variance="posterior", empty_start=True)
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,21 @@ class ModelConfig:
     def build(self) -> SegDiffNetwork:
         """Return an untrained network."""
         return SegDiffNetwork(self.network)
+
+
+def preset(method: str, config: str = "small", recipes: tuple[str, ...] = ("sym-floor60-v1", "grinberg-rel-linear-v1")) -> ModelConfig:
+    """Return a model configuration by the name of its network; ``paper`` is the published one (noise prediction, linear schedule).
+
+    Raises:
+        ValueError: If there is no such network.
+    """
+    if config not in CONFIGS:
+        raise ValueError(f"config must be one of {', '.join(CONFIGS)}, got {config!r}; use small on a CPU")
+    network = replace(CONFIGS[config], mask_channels=len(recipes))
+    if config == "paper":
+        return ModelConfig(method, network, Diffusion(), PAPER_LEVELS, recipes)
+    front = FrontEnd(frame_multiple=network.multiple[1])
+    return ModelConfig(method, network, FEW_STEPS, front, recipes)
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,7 @@ from xaibench.errors import WeightsError
 from xaibench.explainers.segdiff.evaluation import generalized_dice
 from xaibench.explainers.segdiff.network import SegDiffNetwork
 from xaibench.explainers.segdiff.spec import SpecSegDiff
-from xaibench.explainers.segdiff.training import preset
-from xaibench.explainers.segdiff.weights import SHIPPED, write
+from xaibench.explainers.segdiff.weights import SHIPPED, preset, write
 from xaibench.tasks.masks import truth
 from xaibench.tasks.spectrogram import STFTConfig
 from xaibench.types import Detector

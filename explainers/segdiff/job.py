@@ -1,0 +1,97 @@
+"""From a task to shipped weights: cache, train, select, write weights and card; the command `xaibench train` calls this."""
+
+import platform
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from xaibench.explainers.segdiff.checkpoints import Run
+from xaibench.explainers.segdiff.data import cached
+from xaibench.explainers.segdiff.network import parameters
+from xaibench.explainers.segdiff.training import TrainingConfig, train
+from xaibench.explainers.segdiff.weights import dump, write
+from xaibench.tasks.cache import cache_dir
+from xaibench.types import Task, tensors_hash
+
+Progress = Callable[[int, int], None]
+
+
+def train_explainer(
+    task: Task,
+    config: TrainingConfig,
+    *,
+    out: Path,
+    device: str = "cpu",
+    examples_dir: Path | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Train on the task's train split, select on its dev split, and write ``<method>-<task>.safetensors`` and its card into ``out``.
+
+    A run that was stopped goes on from its last checkpoint in ``out``.
+
+    Args:
+        task: Task with a train split; without a dev split the last weights are taken.
+        config: The run; ``TrainingConfig(model=preset("specsegdiff", "small"))`` made the shipped weights but for what their card says.
+        out: Folder for weights, card, checkpoint and history.
+        device: ``cpu``, ``cuda``, ...
+        examples_dir: Folder of the cached examples; the cache by default.
+        progress: Called with (steps done, steps in all).
+
+    Returns:
+        The card.
+
+    Raises:
+        DataError: If the task has no training pairs.
+        WeightsError: If ``out`` holds the checkpoint of another run.
+    """
+    folder, recipe = examples_dir or cache_dir() / "segdiff", config.examples()
+    examples = cached(task, "train", recipe, folder)
+    dev = cached(task, "dev", config.plain_examples(), folder) if task.pairs("dev") else None
+
+    def report(record: dict[str, Any]) -> None:
+        if progress is not None:
+            progress(int(record["step"]), config.steps)
+
+    run = train(config, examples, dev, out=out, device=device, report=report)
+    known = card(config, run, task=task.name, data=task.fingerprint(), examples=len(examples), device=device)
+    write(Path(out) / f"{config.model.method}-{task.name}.safetensors", config.model, run.best_weights, known)
+    return known
+
+
+def card(config: TrainingConfig, run: Run, *, task: str, data: str, examples: int, device: str = "cpu") -> dict[str, Any]:
+    """Return what must be known about the best weights of a run.
+
+    Args:
+        config: The run's configuration.
+        run: The finished run.
+        task: Name of the task.
+        data: Fingerprint of the task.
+        examples: Training examples, augmented copies included.
+        device: Where it ran.
+    """
+    weights = run.best_weights or run.average
+    half = {name: t.half().float() for name, t in weights.items()}
+    return {
+        "method": config.model.method,
+        "task": task,
+        "data_fingerprint": data,
+        "training": asdict(config) | {"initial": Path(config.initial).name},
+        "examples": examples,
+        "steps": run.step,
+        "parameters": parameters(run.network),
+        "seconds": round(run.seconds),
+        "hardware": _hardware(device),
+        "torch": torch.__version__.split("+")[0],
+        "dev": run.best_scores,
+        "weights_sha256": tensors_hash(half),
+        "file_bytes": len(dump(config.model, weights)),
+    }
+
+
+def _hardware(device: str) -> str:
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} thread(s)"
