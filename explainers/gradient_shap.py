@@ -6,7 +6,7 @@ cover the path evenly; each sample alone is distributed as in the paper, their m
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ class GradientShap(Explainer):
     deterministic = False
     n_samples: int = 20
     baseline: BaselineName = "references"
-    chunk_size: int = 4
+    chunk_size: int = field(default=4, metadata={"result": False})
     """Samples that the detector hears at once; changes memory and speed, not the result."""
     stft: STFTConfig = DEFAULT_STFT
 

@@ -1,7 +1,7 @@
 """Integrated gradients along the straight path in log-magnitude (Sundararajan et al. 2017, arXiv:1703.01365, eq. 1)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -29,7 +29,7 @@ class IntegratedGradients(Explainer):
     needs = frozenset({"gradients", "references"})
     n_steps: int = 20
     baseline: BaselineName = "mean"
-    chunk_size: int = 4
+    chunk_size: int = field(default=4, metadata={"result": False})
     """Points of the path that the detector hears at once; changes memory and speed, not the result."""
     stft: STFTConfig = DEFAULT_STFT
 

@@ -1,6 +1,6 @@
 """Occlusion: hide one tile of the spectrogram at a time and see what the detector loses (Zeiler & Fergus 2014, arXiv:1311.2901)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ class Occlusion(Explainer):
     segments: int = 16
     floor_db: float = -60.0
     """Level of a hidden cell under the loudest cell of the clip; cells that are quieter stay as they are. Silence would leave speech."""
-    chunk_size: int = 16
+    chunk_size: int = field(default=16, metadata={"result": False})
     """Clips that the detector hears at once; changes memory and speed, not the result."""
     stft: STFTConfig = DEFAULT_STFT
 

@@ -1,6 +1,6 @@
 """RISE: average random masks, weighted by what the detector still says (Petsiuk et al. 2018, arXiv:1806.07421, eq. 6)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ class RISE(Explainer):
     segments: int = 8
     keep: float = 0.5
     """Probability that a coarse cell is kept."""
-    chunk_size: int = 16
+    chunk_size: int = field(default=16, metadata={"result": False})
     stft: STFTConfig = DEFAULT_STFT
 
     def __post_init__(self) -> None:

@@ -12,6 +12,9 @@ These are the plain definitions: one sigmoid, in float64, from log-odds, with ra
 detector loses no digit. Implementations that apply softmax twice read a total drop as 63 %.
 All take spoof log-odds ``(B,)`` and return ``(B,)`` float64, one per clip. Keeping *everything* gives AD 0 and Fid-In 1, both perfect:
 they mean something only at an area budget, beside the value of a random explanation.
+
+The papers explain the class that the detector decides for; here the explained class is always *spoof*, since that is what a heatmap of
+evidence for spoof claims to explain. For a vocoded clip that the detector calls bona fide the two differ.
 """
 
 from typing import Literal

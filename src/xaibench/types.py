@@ -85,7 +85,8 @@ class Explainer(ABC):
     """An explanation method; its dataclass fields are its configuration, its command-line options and part of each result's key.
 
     Subclasses are frozen dataclasses registered with ``EXPLAINERS.register``. A field with ``metadata={"config": False}``
-    carries state that the harness injects (fitted tables, loaded weights) and must be covered by ``state_hash``.
+    carries state that the harness injects (fitted tables, loaded weights) and must be covered by ``state_hash``; one with
+    ``metadata={"result": False}`` is an option that changes speed or memory and never a value.
     A field called ``recipe`` makes the harness run the explainer once for each mask recipe, a field called ``stft`` takes the task's grid.
     """
 
@@ -126,8 +127,8 @@ class Explainer(ABC):
         return True, ""
 
     def config(self) -> dict[str, Any]:
-        """Return the configuration as plain JSON values, without injected state."""
-        skipped = {f.name for f in fields(self) if not f.metadata.get("config", True)}
+        """Return what the result depends on as plain JSON values: neither injected state nor what changes speed and memory alone."""
+        skipped = {f.name for f in fields(self) if not (f.metadata.get("config", True) and f.metadata.get("result", True))}
         return {k: v for k, v in asdict_shallow(self).items() if k not in skipped}
 
     def bind(self, task: "Task", pair: "Pair") -> "Explainer":

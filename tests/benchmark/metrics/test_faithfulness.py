@@ -274,6 +274,13 @@ def test_without_known_clips_the_range_is_that_of_the_twins_widened():
         faith.known_range([np.nan])
 
 
+def test_one_odd_clip_cannot_widen_the_known_range():
+    scores = np.linspace(0, 10, 99)
+    low, high = faith.known_range([*scores, -60.0])
+    assert -1.5 < low < 0
+    assert 10 < high < 11.5
+
+
 def test_every_score_has_a_record(scene):
     curves = probe(scene, Linear().eval()).curves(scene["heatmap"], steps=2, budgets=(0.05,), soft=True)
     for name, value in faith.summary(curves, gap=2.0).items():
