@@ -1,7 +1,7 @@
 """Grad-CAM on the last convolution: channels weighted by their mean gradient (Selvaraju et al. 2017, arXiv:1610.02391, eq. 1 and 2).
 
-The map of a detector on a linear spectrogram is enlarged to the grid. Where a detector's rows are bands of a filter bank (AASIST), each grid row
-takes the map at the place of its own frequency. A detector whose convolutions do not span frequency and time has no such map.
+The map of a detector on a linear spectrogram is enlarged to the grid. Where a detector's rows are bands of a filter bank (AASIST), each
+grid row takes the map at the place of its own frequency. A detector whose convolutions span no frequency and time has no such map.
 """
 
 from collections.abc import Iterator
