@@ -33,6 +33,8 @@ class BatchRecipe:
     """Range of the noise floor under the clip's level."""
     noise_share: float = 0.5
     """Share of pairs that get a noise floor."""
+    speed: float = 0.0
+    """Largest relative change of speed, which shifts pitch and formants: other voices for a training set of few speakers."""
     n_empty: int = 2
     """Clips without speech per batch, half silence and noise, half phase-randomized recordings, with the target log-odds 0."""
 
@@ -72,7 +74,7 @@ class PairBatches:
         longest = min(int(recipe.longest_s * SAMPLE_RATE), *(len(clip.spoof) for clip in clips))
         shortest = min(int(recipe.shortest_s * SAMPLE_RATE), longest)
         samples = self._integer(shortest // 256, longest // 256 + 1) * 256  # lengths that transform fast
-        twins = torch.stack([self._disturb(self._cut(clip, samples)) for clip in clips])  # (P, 2, T)
+        twins = torch.stack([self._disturb(self._speed(self._cut(clip, samples))) for clip in clips])  # (P, 2, T)
         empty = [self._empty(twins[i % recipe.n_pairs, 0], i) for i in range(recipe.n_empty)]
         waveform = torch.cat([twins[:, 0], twins[:, 1], *(e[None] for e in empty)])
         targets = [0.0] * recipe.n_pairs + [1.0] * recipe.n_pairs + [0.5] * recipe.n_empty
@@ -91,6 +93,15 @@ class PairBatches:
         """Cut both twins at the same place, ``(2, samples)``."""
         offset = self._integer(0, len(clip.spoof) - samples + 1)
         return torch.stack([clip.bonafide, clip.spoof])[:, offset : offset + samples]
+
+    def _speed(self, twins: Tensor) -> Tensor:
+        """Play both twins faster or slower; the cut is repeated or shortened to its length, ``(2, T)``."""
+        if not self.recipe.speed:
+            return twins
+        samples = twins.shape[1]
+        played = int(samples / (1 + self._uniform(-self.recipe.speed, self.recipe.speed)))
+        changed = torch.nn.functional.interpolate(twins[None], size=played, mode="linear", align_corners=True)[0]
+        return changed.repeat(1, -(-samples // played))[:, :samples]
 
     def _disturb(self, twins: Tensor) -> Tensor:
         """Apply one random equalizer, gain and noise floor to both twins, ``(2, T)``."""

@@ -128,7 +128,7 @@ def test_bad_options_and_references_are_refused(clips, references):
         EXPLAINERS.load("input_x_gradient", domain="waveform")
     with pytest.raises(ValueError, match="must be at least 1, got 0"):
         EXPLAINERS.load("integrated_gradients", n_steps=0)
-    with pytest.raises(ValueError, match="references must be recordings .* got none"):
+    with pytest.raises(ValueError, match=r"references must be recordings .* got none"):
         explain("gradient_shap", clips)
     with pytest.raises(ValueError, match=r"references must be .* got shape \(4, 3999\)"):
         explain("integrated_gradients", clips, references=references[:, 1:])

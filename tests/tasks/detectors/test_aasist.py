@@ -41,23 +41,23 @@ def test_missing_and_unknown_keys_are_all_listed(tmp_path: Path):
     del state["master1"]
     state["encoder.9.weight"], state["ssl.bias"] = torch.zeros(1), torch.zeros(1)
     torch.save(state, tmp_path / "other.pth")
-    with pytest.raises(WeightsError, match="1 missing keys: master1; 2 unknown keys: encoder.9.weight, ssl.bias"):
+    with pytest.raises(WeightsError, match=r"1 missing keys: master1; 2 unknown keys: encoder\.9\.weight, ssl\.bias"):
         AASISTL(tmp_path / "other.pth")
 
 
 def test_a_checkpoint_that_holds_code_is_refused(tmp_path: Path):
     torch.save(AASISTL("random"), tmp_path / "model.pth")
-    with pytest.raises(WeightsError, match="weights must be a checkpoint of plain tensors, got model.pth"):
+    with pytest.raises(WeightsError, match=r"weights must be a checkpoint of plain tensors, got model\.pth"):
         AASISTL(tmp_path / "model.pth")
 
 
 def test_missing_weights_say_where_to_get_them(monkeypatch):
     monkeypatch.delenv("XAIBENCH_WEIGHTS", raising=False)
     with pytest.raises(
-        WeightsError, match="weights of aasist must be a checkpoint file, got none; fetch AASIST.pth from github.com/clovaai"
+        WeightsError, match=r"weights of aasist must be a checkpoint file, got none; fetch AASIST\.pth from github\.com/clovaai"
     ):
         DETECTORS.load("aasist")
-    with pytest.raises(WeightsError, match="got 'no.pth'"):
+    with pytest.raises(WeightsError, match=r"got 'no\.pth'"):
         DETECTORS.load("aasist", weights="no.pth")
 
 
