@@ -3,6 +3,8 @@
 The explainer sees a waveform and a detector. Twin, mask, vocoder and speaker stay on this side; only oracles are handed the twin.
 """
 
+from dataclasses import fields, replace
+
 import torch
 from torch import Tensor
 
@@ -11,7 +13,7 @@ from xaibench.benchmark.observe import Meter, Seal, sealed_randomness, time_limi
 from xaibench.benchmark.plan import PlannedClip
 from xaibench.benchmark.units import Explanation, Problem, Status, Twins, Unit
 from xaibench.benchmark.world import World
-from xaibench.errors import NotApplicableError
+from xaibench.errors import NotApplicableError, PluginError
 from xaibench.types import Clip, Detector, Explainer, Task
 
 
@@ -55,6 +57,8 @@ def _explain(world: World, planned: PlannedClip, clip: Clip, unit: Unit, meter: 
         raise NotApplicableError(reason)
     device = device_of(detector)
     references = _references(explainer, task, clip)
+    if explainer.oracle and any(f.name == "valid_samples" for f in fields(explainer)):
+        explainer = replace(explainer, valid_samples=clip.valid_samples)  # type: ignore[call-arg]
     generator = torch.Generator(device).manual_seed(unit.seed)
     waveform = clip.spoof[None].to(device, copy=True)
     try:
@@ -62,6 +66,8 @@ def _explain(world: World, planned: PlannedClip, clip: Clip, unit: Unit, meter: 
             heatmap = explainer.explain(
                 waveform, detector, references=None if references is None else references.to(device), generator=[generator]
             )
+    except NotApplicableError as error:  # a method that skips the clips it dislikes must not look better for it
+        raise PluginError(f"explainer must say in applicable(detector) what it cannot explain, got it for one clip: {error}") from error
     finally:
         changed = seal.broken()
         if changed:

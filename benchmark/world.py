@@ -9,7 +9,7 @@ from xaibench.benchmark.suite import Suite
 from xaibench.errors import PluginError
 from xaibench.registry import DETECTORS, EXPLAINERS, TASKS
 from xaibench.tasks.spectrogram import DEFAULT_STFT, STFTConfig
-from xaibench.types import Detector, Explainer, Pair, Task
+from xaibench.types import Control, Detector, Explainer, Pair, Task
 
 INJECTED = ("recipe", "stft")
 """Fields of an explainer that the harness sets; they are no part of its row label."""
@@ -56,8 +56,11 @@ class World:
         return known
 
     def ready(self, label: str, recipe: str, task: str, pair: Pair) -> Explainer:
-        """Return the variant with whatever it binds to the task."""
-        return self.variant(label, recipe, task).bind(self.tasks[task], pair)
+        """Return the variant bound to the task's name; the suite's own controls alone are handed the task and the pair."""
+        explainer = self.variant(label, recipe, task)
+        if isinstance(explainer, Control) and label in self.suite.controls:
+            return explainer.prepare(self.tasks[task], pair)
+        return explainer.bind(self.tasks[task].name)
 
 
 def label_of(plugin: Any, hidden: Sequence[str] = INJECTED) -> str:

@@ -244,7 +244,7 @@ def _embedded(explainer: Explainer, references: Tensor | None) -> tuple[Explaine
     try:
         task = xaibench.load("task", "minivoc")
         pair = task.pairs("test")[0]
-        bound: Explainer = explainer.bind(task, pair)
+        bound: Explainer = explainer.bind(task.name)
         return bound, task.references(pair) if "references" in explainer.needs else None
     except XaibenchError:
         if explainer.needs & {"references", "training_pairs"}:

@@ -1,6 +1,6 @@
 """The two oracles: they are handed the bona fide twin and mark the ceiling, never a competitor."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -8,15 +8,14 @@ from torch import Tensor
 from xaibench.explainers.raw_wrapper import RawWrapper
 from xaibench.registry import EXPLAINERS
 from xaibench.tasks.masks import difference
-from xaibench.tasks.spectrogram import DEFAULT_STFT, STFTConfig, log_magnitude, stft
-from xaibench.types import Detector, Explainer, Generators
+from xaibench.tasks.spectrogram import DEFAULT_STFT, STFTConfig, log_magnitude, stft, valid_cells
+from xaibench.types import Control, Detector, Generators
 
 
 @dataclass(frozen=True)
-class _Oracle(Explainer):
+class _Oracle(Control):
     """An oracle takes the twin of every clip from ``references``."""
 
-    control = True
     oracle = True
     stft: STFTConfig = DEFAULT_STFT
 
@@ -43,10 +42,14 @@ class OracleMask(_Oracle):
     reference = "the continuous difference whose largest cells are the mask"
     polarity = "magnitude"
     recipe: str = "sym-floor60-v1"
+    valid_samples: int | None = field(default=None, metadata={"config": False})
+    """Samples before tiling began, as the harness knows them: only cells before it set the recipe's floor, as in the truth itself."""
 
     def explain(self, waveform: Tensor, detector: Detector, *, references: Tensor | None = None, generator: Generators = None) -> Tensor:
         """Return the difference of the twins under the recipe, (B, F, N)."""
-        return difference(self.twin(waveform, references), waveform, self.recipe, self.stft)
+        samples = waveform.shape[-1]
+        valid = valid_cells(self.valid_samples or samples, samples, self.stft)
+        return difference(self.twin(waveform, references), waveform, self.recipe, self.stft, valid)
 
 
 @EXPLAINERS.register("oracle_ig")

@@ -22,7 +22,7 @@ from xaibench.errors import DataError, WeightsError
 from xaibench.registry import EXPLAINERS
 from xaibench.tasks.masks import recipe, smooth, truth
 from xaibench.tasks.spectrogram import DEFAULT_STFT, STFTConfig, magnitude
-from xaibench.types import Clip, Detector, Generators, Pair, Task, TrainableExplainer, Weights, tensors_hash
+from xaibench.types import Clip, Control, Detector, Generators, Pair, Task, TrainableExplainer, Weights, tensors_hash
 
 TABLES = Path(__file__).parent / "tables"
 LEVEL_STEP_DB = 3.0
@@ -33,11 +33,10 @@ PRIOR_STRENGTH = 50.0
 
 
 @dataclass(frozen=True)
-class _Prior(TrainableExplainer):
+class _Prior(Control, TrainableExplainer):
     """A table of mask shares; fields name the recipe it was fitted for and the task whose table is used."""
 
     polarity = "magnitude"
-    control = True
     needs = frozenset({"training_pairs"})
     recipe: str = "sym-floor60-v1"
     table: str = "minivoc"
@@ -71,7 +70,7 @@ class _Prior(TrainableExplainer):
         bins = torch.arange(self.stft.bins, device=waveform.device)[None, :, None]
         return table[bins, self.levels(waveform)]
 
-    def bind(self, task: Task, pair: Pair) -> Self:
+    def prepare(self, task: Task, pair: Pair) -> Self:
         """Take the task's table: shipped, fitted on its train split, or fitted on all other test speakers where none is at hand."""
         if self.stft == DEFAULT_STFT and _ships(self.name, task.name, self.recipe):
             return replace(self, table=task.name)

@@ -11,15 +11,14 @@ from torch import Tensor, nn
 
 from xaibench.registry import EXPLAINERS
 from xaibench.tasks.spectrogram import DEFAULT_STFT, LOG_FLOOR, STFTConfig, log_magnitude, magnitude
-from xaibench.types import Detector, Explainer, Generators, clip_generators
+from xaibench.types import Control, Detector, Generators, clip_generators
 
 
 @dataclass(frozen=True)
-class _Control(Explainer):
+class _Control(Control):
     """A control knows the waveform alone; the grid is its only option."""
 
     polarity = "magnitude"
-    control = True
     stft: STFTConfig = DEFAULT_STFT
 
 

@@ -19,7 +19,7 @@ from xaibench.explainers.segdiff.training import TrainingConfig, train
 from xaibench.explainers.segdiff.weights import Model, load, preset, shipped
 from xaibench.registry import EXPLAINERS
 from xaibench.tasks.spectrogram import DEFAULT_STFT, STFTConfig
-from xaibench.types import Clip, Detector, Generators, Pair, Task, TrainableExplainer, Weights, clip_generators
+from xaibench.types import Clip, Detector, Generators, TrainableExplainer, Weights, clip_generators
 
 FALLBACK = "minivoc"
 PAPER = Sampling(steps=100, samples=32, sampler="ancestral", average="final")
@@ -81,12 +81,11 @@ class SegDiffExplainer(TrainableExplainer):
         run = train(config, examples)
         return run.best_weights
 
-    def bind(self, task: Task, pair: Pair) -> Self:
+    def bind(self, task: str) -> Self:
         """Take the weights shipped for the task, those of minivoc where there are none."""
-        del pair
         if self.weights != "auto":
             return self
-        return replace(self, weights=task.name if task.name in shipped(self.name) else FALLBACK)
+        return replace(self, weights=task if task in shipped(self.name) else FALLBACK)
 
     def state_hash(self) -> str:
         """Hash the weights."""

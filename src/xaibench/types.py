@@ -131,17 +131,25 @@ class Explainer(ABC):
         skipped = {f.name for f in fields(self) if not (f.metadata.get("config", True) and f.metadata.get("result", True))}
         return {k: v for k, v in asdict_shallow(self).items() if k not in skipped}
 
-    def bind(self, task: "Task", pair: "Pair") -> "Explainer":
-        """Return the explainer as the harness uses it on this task: methods fitted per task load their tables or weights here.
-
-        The pair is given so that a table can leave its speaker out; nothing else of it may be used.
-        """
-        del task, pair
+    def bind(self, task: str) -> "Explainer":
+        """Return the explainer as the harness uses it on the task of this name; methods that ship weights by task choose them here."""
+        del task
         return self
 
     def state_hash(self) -> str:
         """Hash fitted state (tables, weights); empty for methods that have none."""
         return ""
+
+
+class Control(Explainer):
+    """A row that every explainer must beat. Only the controls of a suite are ever handed the task and the pair."""
+
+    control = True
+
+    def prepare(self, task: "Task", pair: "Pair") -> "Explainer":
+        """Return the control as the harness uses it on this pair, e.g. with a table fitted on all other speakers."""
+        del task, pair
+        return self
 
 
 class TrainableExplainer(Explainer):

@@ -111,20 +111,20 @@ def test_frequency_prior_is_one_picture_for_every_clip_and_frame():
 def test_without_a_train_split_the_speaker_is_left_out():
     test = [clip(1, "a"), clip(2, "b"), clip(3, "b"), clip(4, "c")]
     prior = EXPLAINERS.load("frequency_level_prior", stft=SMALL)
-    bound = prior.bind(Toy([], test), test[1].pair)
+    bound = prior.prepare(Toy([], test), test[1].pair)
     expected = prior.fit([test[0], test[3]])
     for key in expected:
         torch.testing.assert_close(bound.weights[key], expected[key])
     assert bound.table.endswith("speaker left out")
-    assert bound.state_hash() != prior.bind(Toy([], test), test[0].pair).state_hash()
+    assert bound.state_hash() != prior.prepare(Toy([], test), test[0].pair).state_hash()
     with pytest.raises(WeightsError, match="at least two speakers"):
-        prior.bind(Toy([], [clip(9)]), clip(9).pair)
+        prior.prepare(Toy([], [clip(9)]), clip(9).pair)
 
 
 def test_a_train_split_is_used_whole_and_test_clips_never():
     task = Toy([clip(1), clip(2)], [clip(3, "z")])
     prior = EXPLAINERS.load("frequency_prior", stft=SMALL)
-    bound = prior.bind(task, clip(3, "z").pair)
+    bound = prior.prepare(task, clip(3, "z").pair)
     torch.testing.assert_close(bound.weights["count"], prior.fit([clip(1), clip(2)])["count"])
 
 

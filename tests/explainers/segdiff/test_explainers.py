@@ -181,7 +181,7 @@ def scores() -> dict[tuple[str, str], float]:
         truths = [truth(clip, recipe) for clip in clips]
         for name in (*METHODS, "frequency_level_prior"):
             explainer = xaibench.load("explainer", name, recipe=recipe)
-            maps = [explainer.bind(task, p).explain(c.spoof[None], Deaf())[0] for p, c in zip(pairs, clips, strict=True)]
+            maps = [explainer.bind(task.name).explain(c.spoof[None], Deaf())[0] for p, c in zip(pairs, clips, strict=True)]
             values = [generalized_dice(m, t.mask.float(), t.valid) for m, t in zip(maps, truths, strict=True)]
             found[name, recipe] = 100 * sum(values) / len(values)
     return found
