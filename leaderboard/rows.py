@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from xaibench.errors import RunError
-from xaibench.leaderboard.words import PRIMARY, clean, metric
+from xaibench.leaderboard.words import PRIMARY, metric
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from xaibench.leaderboard.terminal import BoardText
 
 Group = Literal["explainer", "control", "oracle"]
 
@@ -52,6 +52,18 @@ class Row:
         found = self.scores.get((recipe, polarity, occluder, name, part))
         return found or self.scores.get(("", polarity, occluder, name, part))
 
+    def outside(self, occluder: str) -> float | None:
+        """Return the share of this row's masked clips whose log-odds leave the range of the run's clips."""
+        score = self.score("out_of_range", occluder=occluder)
+        return score.mean if score else None
+
+    def leaves_range(self, occluder: str) -> bool:
+        """Whether the occluder leads this row's clips so often out of what the detector knows that its curves say little."""
+        from xaibench.benchmark.metrics.faithfulness import OUT_OF_RANGE_LIMIT
+
+        share = self.outside(occluder)
+        return share is not None and share > OUT_OF_RANGE_LIMIT
+
 
 @dataclass(frozen=True)
 class Board:
@@ -64,6 +76,8 @@ class Board:
     metrics: tuple[str, ...]
     slices: tuple[str, ...]
     rows: tuple[Row, ...]
+    facts: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """What the run saw of the detector on the task: clips, gate, occluders."""
 
     def ranked(self, group: Group, recipe: str) -> list[Row]:
         """Return the rows of a group by tier, then mean, best first; rows without a mean come last."""
@@ -161,14 +175,14 @@ def boards(summary: Mapping[str, Any]) -> tuple[Board, ...]:
     for record in summary.get("rows", []):
         groups.setdefault((str(record["task"]), str(record["detector"])), []).append(record)
     recipes = {record.get("name"): record.get("recipes", []) for record in summary.get("tasks", []) if isinstance(record, dict)}
-    occluders = {(r.get("task"), r.get("detector")): r.get("occluders", []) for r in summary.get("detectors", []) if isinstance(r, dict)}
+    facts = {(r.get("task"), r.get("detector")): r for r in summary.get("detectors", []) if isinstance(r, dict)}
     return tuple(
-        _board(task, detector, records, recipes.get(task, []), occluders.get((task, detector), []))
+        _board(task, detector, records, recipes.get(task, []), facts.get((task, detector), {}))
         for (task, detector), records in groups.items()
     )
 
 
-def _board(task: str, detector: str, records: list[Mapping[str, Any]], recipes: list[str], occluders: list[str]) -> Board:
+def _board(task: str, detector: str, records: list[Mapping[str, Any]], recipes: list[str], facts: Mapping[str, Any]) -> Board:
     explainers: dict[str, list[Mapping[str, Any]]] = {}
     for record in records:
         explainers.setdefault(str(record["explainer"]), []).append(record)
@@ -179,7 +193,8 @@ def _board(task: str, detector: str, records: list[Mapping[str, Any]], recipes: 
         return tuple(dict.fromkeys([*(value for value in first if value in found), *found]))
 
     rows = tuple(_row(name, found) for name, found in explainers.items())
-    return Board(task, detector, seen("recipe", recipes), seen("occluder", occluders), seen("metric"), _slices(seen("slice")), rows)
+    occluders = seen("occluder", facts.get("occluders", []))
+    return Board(task, detector, seen("recipe", recipes), occluders, seen("metric"), _slices(seen("slice")), rows, facts)
 
 
 def _slices(found: Iterable[str]) -> tuple[str, ...]:
@@ -219,7 +234,8 @@ def number(value: float | None, name: str = PRIMARY) -> str:
     info = metric(name)
     if value is None or not math.isfinite(value):
         return "–"
-    return f"{value * info.scale:.{info.digits}f}".replace("-", "−")
+    text = f"{value * info.scale:.{info.digits}f}"
+    return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
 
 
 def interval(score: Score | None, name: str = PRIMARY) -> str:
@@ -229,32 +245,8 @@ def interval(score: Score | None, name: str = PRIMARY) -> str:
     return f"{number(score.low, name)} to {number(score.high, name)}"
 
 
-def terminal_table(board: Board, recipe: str) -> "Table":
-    """Return a rich table of one recipe: oracles as the ceiling, explainers by tier, controls as the floor."""
-    from rich.table import Table
-    from rich.text import Text
+def terminal_table(board: Board, recipe: str) -> "BoardText":
+    """Return a board and recipe as text for a rich console: oracles as the ceiling, explainers by tier, controls as the floor."""
+    from xaibench.leaderboard.terminal import BoardText
 
-    columns = [name for name in ("average_precision", "auroc", "stratified_auc", "pointing_game") if name in board.metrics]
-    table = Table(title=Text(f"{clean(board.task)} · {clean(board.detector)} · {clean(recipe)}"), title_justify="left", header_style="bold")
-    table.add_column("tier", justify="right")
-    table.add_column("explainer", overflow="fold")
-    for heading in ("GDice", "95 % interval", "|map|", *(metric(name).short for name in columns), "n"):
-        table.add_column(heading, justify="right")
-    table.add_column("against the best control", overflow="fold")
-    for group, style in (("oracle", "dim italic"), ("explainer", "bold"), ("control", "dim")):
-        for row in board.ranked(group, recipe):  # type: ignore[arg-type]
-            score = row.score(PRIMARY, recipe=recipe) or Score()
-            other = row.score(PRIMARY, recipe=recipe, polarity="magnitude")
-            cells = [
-                str(score.tier or ""),
-                clean(row.title),
-                number(score.mean),
-                interval(score),
-                number(other.mean if other else None),
-                *(number(found.mean if (found := row.score(name, recipe=recipe)) else None, name) for name in columns),
-                f"{score.n}/{score.n_total}",
-                {"oracle": "ceiling", "control": "control"}.get(group) or verdict(row, board, recipe),
-            ]
-            table.add_row(*(Text(cell, style=style) for cell in cells))
-        table.add_section()
-    return table
+    return BoardText(board, recipe)

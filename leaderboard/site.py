@@ -19,12 +19,10 @@ from xaibench.leaderboard.pages import render
 from xaibench.leaderboard.rows import Board, Row, Run, Score, number, read_run
 from xaibench.leaderboard.samples import Sample, Studio, choose, read_units
 from xaibench.leaderboard.views import Leaderboard, Matrix, by_occluder, by_vocoder, headline, leaderboard
-from xaibench.leaderboard.words import MEANINGLESS_ABOVE, METRICS, PRIMARY, MetricWords, clean
+from xaibench.leaderboard.words import CHANCE_GDICE, MEANINGLESS_ABOVE, METRICS, PRIMARY, MetricWords, clean
 from xaibench.types import Detector, Task
 
 N_SAMPLES = 12
-CHANCE_GDICE = 0.095
-"""Generalized Dice of a random map at 5 % area, 2m(1 - m) with m = .05."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 PRIMARY = "generalized_dice"
 CORRECTED = "generalized_dice_corrected"
 MAX_TEXT = 600
+CHANCE_GDICE = 0.095
+"""Generalized Dice of a random map at 5 % area, 2m(1 - m) with m = .05."""
+TIER_RULE = "No two rows of one tier can be told apart by a paired test (Holm-corrected); rows of different tiers may still be inseparable."
 MEANINGLESS_ABOVE = 0.76
 """Half a hop of shift moves the truth to Dice .75, which is .76 in Generalized Dice at 5 % area."""
 

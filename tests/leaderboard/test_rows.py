@@ -73,24 +73,71 @@ def test_every_row_says_how_it_stands_to_the_best_control(explainer: str, words:
     assert verdict(row, board, "r", named=True) == words
 
 
-def test_terminal_table_shows_intervals_and_controls_and_no_escape_codes_from_names() -> None:
-    hostile = record("\x1b[31mred[bold]", 0.2, beats_best_control=False)
-    (board,) = boards({"rows": [*ROWS, hostile]})
-    console = Console(width=160, record=True, force_terminal=False)
+LONG = [record("frequency_level_prior", 0.24, low=0.21, high=0.27, control=True, tier=2)]
+OTHERS = [
+    record(r["explainer"], 0.5, metric=m, control=r["control"], oracle=r["oracle"])
+    for r in [*ROWS, *LONG]
+    for m in ("generalized_dice_corrected", "average_precision", "stratified_auc", "auroc", "pointing_game")
+]
+GAINS = [
+    record(name, mean, recipe="", occluder="floor", metric=metric, control=name == "prior")
+    for name, srg, outside in (("better", 1.5, 0.1), ("tied_low", 2.5, 0.9), ("prior", 0.5, 0.0))
+    for metric, mean in (("srg", srg), ("out_of_range", outside))
+]
+FACTS = {"task": "t", "detector": "d", "n_clips": 48, "n_gated": 37, "gap_gate": 2.0, "occluders": ["floor"]}
+
+
+def printed(width: int, *more: dict[str, object]) -> list[str]:
+    (board,) = boards({"rows": [*ROWS, *LONG, *OTHERS, *GAINS, *more], "detectors": [FACTS]})
+    console = Console(width=width, record=True, force_terminal=False)
     console.print(terminal_table(board, "r"))
-    text = console.export_text()
-    assert "28.0 to 32.0" in text
-    assert "30/48" in text
-    assert "does not beat the best control" in text
-    assert "\ufffd[31mred[bold]" in text
-    lines = text.splitlines()
-    places = [next(i for i, line in enumerate(lines) if name in line) for name in ("oracle_mask", "better", "tied_high", "prior", "random")]
+    return [line.rstrip() for line in console.export_text().splitlines()]
+
+
+def test_terminal_table_gives_every_row_one_line_of_80_columns() -> None:
+    lines = printed(80)
+    assert lines[0] == "One of 3 explainers beats every control: better."
+    assert max(map(len, lines)) <= 80
+    assert lines[2].split()[:7] == ["explainer", "GDice", "95", "%", "corrected", "AP", "sAUC"]
+    ends = {
+        **{"oracle_mask": "ceiling", "better": "tier 1 beats", "tied_high": "tier 2", "unmeasured": "not enough clips"},
+        **{"frequency_level_prior": "tier 2 floor", "prior": "tier 3 control"},
+    }
+    places = [next(i for i, line in enumerate(lines) if line.startswith(f"{name} ") and line.endswith(end)) for name, end in ends.items()]
     assert places == sorted(places)
+    assert [lines[i] for i in (places[0] + 1, places[4] - 1)] == ["", ""]
+    assert "28.0-32.0" in lines[places[1]]
+
+
+def test_terminal_table_says_how_to_read_it() -> None:
+    text = " ".join(printed(80))
+    assert "chance is 9.5" in text
+    assert "rows of different tiers may still be inseparable" in text
+    assert "48 clips entered, 37 with a gap >= 2.0" in text
+    gains = "SRG, cells replaced by floor: tied_low 2.50 (out of range), better 1.50, best control prior 0.50"
+    assert gains in text
+
+
+@pytest.mark.parametrize(("width", "headings"), [(50, ""), (70, "corrected AP"), (120, "corrected AP sAUC AUROC pointing SRG n")])
+def test_columns_go_and_come_with_the_width_of_the_terminal(width: int, headings: str) -> None:
+    lines = printed(width)
+    assert max(map(len, lines)) <= width
+    head = next(line for line in lines if line.startswith("explainer"))
+    assert head.split()[4:-1] == headings.split()
+
+
+def test_names_in_the_terminal_keep_both_ends_and_send_no_escape_codes() -> None:
+    options = "integrated_gradients:steps=128,baseline=a_long_one,batch="
+    text = "\n".join(printed(80, record(options + "1", 0.2), record(options + "2", 0.2), record("\x1b[31mred[bold]", 0.2)))
+    assert "\ufffd[31mred[bold]" in text
+    assert all(f"batch={i} " in text for i in (1, 2))
+    assert max(map(len, text.splitlines())) <= 80
 
 
 def test_numbers_are_percent_with_a_minus_sign_and_a_dash_for_undefined() -> None:
     assert [number(v) for v in (0.2814, None, float("nan"))] == ["28.1", "–", "–"]
     assert number(-1.5, "deletion") == "−1.50"
+    assert number(-0.0001) == "0.0"
 
 
 @pytest.mark.parametrize(
