@@ -2,7 +2,8 @@
 
 Conventions
     Periodic Hann window, centred frames, reflect padding, unnormalised: ``T`` samples give ``N = T // hop_samples + 1`` frames of
-    ``F = window_samples // 2 + 1`` bins. The default 1024/256 grid turns 64 600 samples into 513 x 253 cells. Both directions are differentiable.
+    ``F = window_samples // 2 + 1`` bins. The default 1024/256 grid turns 64 600 samples into 513 x 253 cells. Both directions are
+    differentiable.
 """
 
 from dataclasses import asdict, dataclass
@@ -29,7 +30,9 @@ class STFTConfig:
         if self.window_samples < 2 or self.window_samples % 2:
             raise ValueError(f"window_samples must be even and at least 2, got {self.window_samples}; use for example 1024")
         if not 0 < self.hop_samples <= self.window_samples // 2:
-            raise ValueError(f"hop_samples must be in 1..{self.window_samples // 2} (half the window), got {self.hop_samples}; use a quarter")
+            raise ValueError(
+                f"hop_samples must be in 1..{self.window_samples // 2} (half the window), got {self.hop_samples}; use a quarter"
+            )
 
     @classmethod
     def parse(cls, text: str) -> "STFTConfig":
@@ -38,6 +41,10 @@ class STFTConfig:
         if not (window.isdigit() and hop.isdigit()):
             raise ValueError(f"stft must be WINDOW/HOP in samples, got {text!r}; use for example 1024/256")
         return cls(int(window), int(hop))
+
+    def __str__(self) -> str:
+        """Write the form that ``parse`` reads."""
+        return f"{self.window_samples}/{self.hop_samples}"
 
     @property
     def bins(self) -> int:

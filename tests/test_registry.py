@@ -3,11 +3,12 @@
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 
-from xaibench.errors import PluginError, UnknownNameError
+from xaibench.errors import MissingExtraError, PluginError, UnknownNameError
 from xaibench.registry import EXPLAINERS, REGISTRIES, Registry, parse_spec
 from xaibench.tasks.spectrogram import STFTConfig
 
@@ -60,6 +61,41 @@ def test_two_plugins_of_one_name_are_refused_by_name():
         registry.register("same")(Two)
     with pytest.raises(ValueError, match="name must match"):
         registry.register("Not A Name")
+
+
+def test_a_built_in_name_cannot_be_taken_over():
+    registry = Registry("explainer", "xaibench.explainers")
+
+    class Impostor:
+        pass
+
+    with pytest.raises(PluginError, match=r"'frequency_prior' is built in \(xaibench.explainers.controls.priors\), got another one"):
+        registry.register("frequency_prior")(Impostor)
+
+
+def test_a_third_party_that_takes_a_name_is_refused_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch):
+    points = [
+        EntryPoint("saliency", "their:Saliency", "xaibench.explainers"),
+        EntryPoint("BAD NAME [/x]", "their:Bad", "xaibench.explainers"),
+        EntryPoint("quitter", "tests_no_such_module:Quit", "xaibench.explainers"),
+    ]
+    monkeypatch.setattr("xaibench.registry.entry_points", lambda group: points)
+    registry = Registry("explainer", "xaibench.explainers")
+    assert "quitter" in registry.names()
+    assert "BAD NAME [/x]" not in registry.names()
+    assert EXPLAINERS.get("saliency").__module__ == "xaibench.explainers.saliency"
+    assert [s.partition(";")[2] for s in registry.refused()] == [" uninstall or rename the second", " rename it"]
+    with pytest.raises(MissingExtraError, match="needs tests_no_such_module, which is not installed"):
+        registry.get("quitter")
+
+
+def test_a_plugin_that_exits_on_import_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "quitpkg").mkdir()
+    (tmp_path / "quitpkg" / "__init__.py").write_text("")
+    (tmp_path / "quitpkg" / "leave.py").write_text('import sys\nsys.exit(0)\n\n@X.register("leave")\nclass Leave: pass\n')
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(PluginError, match="thing 'leave' failed to load: SystemExit"):
+        Registry("thing", "quitpkg").get("leave")
 
 
 def test_a_broken_plugin_is_one_sentence_and_leaves_the_others_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -41,6 +41,9 @@ class Registry:
             raise ValueError(f"name must match {NAME.pattern}, got {name!r}; use lower-case letters, digits and _ . -")
 
         def decorate(target: T) -> T:
+            home = self._builtin.get(name, target.__module__)
+            if home != target.__module__:
+                raise PluginError(f"{self.kind} {name!r} is built in ({home}), got another one from {target.__module__}; rename yours")
             known = self._loaded.get(name)
             if known is not None and (known.__module__, known.__qualname__) != (target.__module__, target.__qualname__):  # type: ignore[attr-defined]
                 raise PluginError(f"{self.kind} {name!r} is registered by both {known.__module__} and {target.__module__}; rename one")
@@ -67,16 +70,27 @@ class Registry:
                     found[name] = module
         return found
 
+    def _entry_points(self) -> tuple[dict[str, EntryPoint], list[str]]:
+        """Map the names of third parties to their entry points, and say in words which ones cannot be used."""
+        usable: dict[str, EntryPoint] = {}
+        refused: list[str] = []
+        for point in entry_points(group=self.package):
+            if not NAME.match(point.name):
+                refused.append(f"{self.kind} name must match {NAME.pattern}, got {point.name!r} from {point.value}; rename it")
+            elif point.name in self._builtin or point.name in usable:
+                other = self._builtin.get(point.name) or usable[point.name].value
+                refused.append(f"{self.kind} {point.name!r} is provided by both {other} and {point.value}; uninstall or rename the second")
+            else:
+                usable[point.name] = point
+        return usable, refused
+
     @property
     def _external(self) -> dict[str, EntryPoint]:
-        """Map entry-point names to entry points; a name that is taken is an error which names both parties."""
-        external: dict[str, EntryPoint] = {}
-        for point in entry_points(group=self.package):
-            if point.name in self._builtin or point.name in external:
-                other = self._builtin.get(point.name) or external[point.name].value
-                raise PluginError(f"{self.kind} {point.name!r} is provided by both {other} and {point.value}; uninstall one")
-            external[point.name] = point
-        return external
+        return self._entry_points()[0]
+
+    def refused(self) -> list[str]:
+        """Return a sentence for each plugin of a third party that cannot be used under its name."""
+        return self._entry_points()[1]
 
     def names(self) -> list[str]:
         """Return all names in order, without importing a plugin."""
@@ -105,7 +119,7 @@ class Registry:
             raise MissingExtraError(
                 f"{self.kind} {name!r} needs {error.name or error}, which is not installed; see `xaibench doctor`"
             ) from error
-        except Exception as error:  # a broken plugin must not take the others with it
+        except (Exception, SystemExit) as error:  # a broken plugin must not take the others with it
             raise PluginError(f"{self.kind} {name!r} failed to load: {type(error).__name__}: {error}; mend or uninstall it") from error
         if name not in self._loaded:
             raise UnknownNameError(self._unknown(name))

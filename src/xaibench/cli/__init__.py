@@ -1,9 +1,8 @@
 """The command line: one file per verb; every error is one sentence and every kind of ending has its exit code."""
 
 import sys
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
-import click
 import typer
 
 from xaibench.cli import check, data, doctor, explain, report, run, show, train
@@ -31,27 +30,56 @@ app.add_typer(train.app, name="train")
 def main() -> NoReturn:
     """Run the command line; user errors print one sentence, anything else is a fault of ours and shows where."""
     try:
-        app(standalone_mode=False)
-        code = ExitCode.OK
-    except click.exceptions.Exit as ending:
-        sys.exit(ending.exit_code)
-    except click.ClickException as error:
-        error.show()
-        code = ExitCode.USAGE
-    except (KeyboardInterrupt, click.Abort):
-        _say("interrupted; what was finished is kept, the same command goes on from there")
+        returned = app(standalone_mode=False)
+        code = returned if isinstance(returned, int) else ExitCode.OK
+    except KeyboardInterrupt:
         code = ExitCode.INTERRUPTED
     except XaibenchError as error:
-        _say(f"error: {error}")
         code = error.exit_code
-    except (ValueError, NotImplementedError) as error:
         _say(f"error: {error}")
-        code = ExitCode.USAGE
+    except Exception as error:  # sorted below; what is nobody's to mend goes on to Python
+        code = _code_of(error)
+    if code == ExitCode.INTERRUPTED:
+        _say("interrupted; what was finished is kept, the same command goes on from there")
     sys.exit(code)
+
+
+def _code_of(error: Exception) -> int:
+    """Print a usage error and return its exit code; raise what is a fault of ours.
+
+    Typer may bring its own copy of click, whose exceptions are known by what they can do, not by their class. A ``ValueError`` of ours
+    has the form "X must ..., got ...; remedy".
+    """
+    if type(error).__name__ == "Abort":
+        return ExitCode.INTERRUPTED
+    show = getattr(error, "show", None)
+    if callable(show):
+        show()
+        return ExitCode.USAGE
+    if isinstance(error, ValueError | TypeError) and " must " in str(error) and "; " in str(error):
+        _say(f"error: {error}")
+        return ExitCode.USAGE
+    raise error
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"xaibench {version('xaibench')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="show the version and exit")] = False,
+) -> None:
+    """Which explanation of an audio-deepfake detector can be trusted?"""
 
 
 def _say(text: str) -> None:
     from rich.console import Console
-    from rich.markup import escape
+    from rich.text import Text
 
-    Console(stderr=True, soft_wrap=True).print(escape(text), highlight=False)
+    plain = "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    Console(stderr=True, soft_wrap=True).print(Text(plain))

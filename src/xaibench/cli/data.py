@@ -43,7 +43,7 @@ def make(
     limit: Annotated[int | None, typer.Option(help="only the first utterances, to try it out")] = None,
     out: Annotated[Path | None, typer.Option(help="where to put them; default: the cache (XAIBENCH_CACHE)")] = None,
 ) -> None:
-    """Make the train split of the embedded corpus again (needs espeak-ng and the extra [vocode])."""
+    """Make the train split of the embedded corpus again (needs espeak-ng and the extra "vocode")."""
     from xaibench.cli.progress import bar
 
     if name != "minivoc":

@@ -17,10 +17,11 @@ def doctor() -> None:
     """Show versions, processors, disk, data folders, optional parts and broken plugins."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table.grid(padding=(0, 2))
     for label, value in [*_machine(), *_folders(), *_packages(), *_plugins()]:
-        table.add_row(f"[dim]{label}[/]", value)
+        table.add_row(Text(label, style="dim"), Text(str(value)))
     Console(highlight=False).print(table)
 
 
@@ -64,11 +65,11 @@ def _packages() -> list[tuple[str, Any]]:
 def _plugins() -> list[tuple[str, Any]]:
     rows = []
     for plural, registry in REGISTRIES.items():
-        broken = []
+        broken = registry.refused()
         for name in registry.names():
             try:
                 registry.get(name)
             except XaibenchError as error:
                 broken.append(str(error))
-        rows.append((plural, f"{len(registry.names())} found" + "".join(f"\n[red]{b}[/]" for b in broken)))
+        rows.append((plural, f"{len(registry.names())} found" + "".join(f"\n{b}" for b in broken)))
     return rows

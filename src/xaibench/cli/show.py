@@ -17,12 +17,13 @@ def list_plugins(
     """List the names of everything that can be plugged in."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table("kind", "name", *(["state"] if check else []), box=None, pad_edge=False)
     for plural, registry in REGISTRIES.items():
         if kind in ("", plural, registry.kind):
             for name in registry.names():
-                table.add_row(registry.kind, name, *([_state(registry, name)] if check else []))
+                table.add_row(*map(Text, (registry.kind, name, *([_state(registry, name)] if check else []))))
     if not table.row_count:
         raise UnknownNameError(f"kind must be one of {', '.join(REGISTRIES)}, got {kind!r}; use for example `xaibench list explainers`")
     Console().print(table)
@@ -43,7 +44,6 @@ def info(
     """Explain one plugin: what it is, where it comes from, its options with their defaults."""
     from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
 
     registry = REGISTRIES.get(kind) or REGISTRIES.get(f"{kind}s")
     if registry is None:
@@ -53,7 +53,6 @@ def info(
     target = registry.get(name)
     console = Console(highlight=False)
     console.print(f"[bold]{escape(name)}[/]  ({registry.kind})\n{escape(inspect.getdoc(target) or '')}\n")
-    console.print(Table.grid(padding=(0, 2)))
     for label, value in _facts(target):
         console.print(f"[dim]{label:12}[/] {escape(value)}")
     options = _options(target)
@@ -80,7 +79,7 @@ def _facts(target: Any) -> list[tuple[str, str]]:
     facts = []
     for key in known:
         value = getattr(target, key, None)
-        if value not in (None, "", frozenset()) and not callable(value):
+        if value not in (None, "", False, frozenset()) and not callable(value):
             text = ", ".join(sorted(map(str, value))) if isinstance(value, frozenset | tuple) else str(value)
             facts.append((key, text))
     return facts
@@ -88,11 +87,12 @@ def _facts(target: Any) -> list[tuple[str, str]]:
 
 def _options(target: Any) -> Any:
     from rich.table import Table
+    from rich.text import Text
 
     table = Table("option", "type", "default", title="options", title_justify="left", box=None, pad_edge=False)
     if is_dataclass(target):
         for option in fields(target):
             if option.init and option.metadata.get("config", True):
                 kind = option.type if isinstance(option.type, str) else getattr(option.type, "__name__", str(option.type))
-                table.add_row(option.name, kind, str(option.default))
+                table.add_row(*map(Text, (option.name, kind, str(option.default))))
     return table
