@@ -22,7 +22,7 @@ from xaibench.tasks.spectrogram import DEFAULT_STFT, STFTConfig
 from xaibench.types import Clip, Detector, Generators, TrainableExplainer, Weights, clip_generators
 
 FALLBACK = "minivoc"
-PAPER = Sampling(steps=100, samples=32, sampler="ancestral", average="final")
+PAPER = Sampling(steps=100, samples=32, sampler="ancestral", first_share=0.0)
 
 
 @dataclass(frozen=True)
