@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from xaibench.leaderboard.rows import number
-from xaibench.leaderboard.words import clean
+from xaibench.leaderboard.words import TIER_RULE, clean
 
 HERE = Path(__file__).parent
 
@@ -33,6 +33,7 @@ def environment() -> Environment:
     )
     made.filters["short"] = short
     made.globals["number"] = number
+    made.globals["tier_rule"] = TIER_RULE
     for name, variable in (("style.css", "style"), ("board.js", "script")):
         text = (HERE / "static" / name).read_text(encoding="utf-8")
         made.globals[variable] = Markup(text)

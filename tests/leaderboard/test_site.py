@@ -79,6 +79,12 @@ def test_page_says_what_was_measured(report: Path) -> None:
         assert words in text, words
 
 
+def test_tiers_promise_no_more_than_the_test_behind_them(report: Path) -> None:
+    text = Page(report / "index.html").text
+    assert text.count("rows of different tiers may still be inseparable") == 5
+    assert "share a tier" not in text
+
+
 def test_every_link_and_picture_lies_in_the_report(report: Path) -> None:
     n_local = 0
     for path in sorted(report.rglob("*.html")):
