@@ -224,7 +224,6 @@ def by_vocoder(board: Board, recipe: str, name: str = PRIMARY) -> Matrix | None:
     competing = [row for row in board.rows if row.group != "oracle"]
     means = [s.mean for row in competing for part in parts if (s := row.score(name, recipe=recipe, part=part)) and s.mean is not None]
     low, high = min(means, default=0.0), max(means, default=1.0)
-    floors = {part: found[1].mean or 0.0 for part in parts if (found := board.floor(recipe, name, part=part))}
 
     def cell(row: Row, part: str) -> Cell:
         score = row.score(name, recipe=recipe, part=part) or Score()
@@ -232,7 +231,7 @@ def by_vocoder(board: Board, recipe: str, name: str = PRIMARY) -> Matrix | None:
             return Cell("–", "", part, css="void")
         level = 1 + min(7, int(8 * (score.mean - low) / max(high - low, 1e-9)))
         css = f"tint-{level}" if row.group != "oracle" else ""
-        over = row.group == "explainer" and score.low is not None and score.low > floors.get(part, math.inf)
+        over = row.group == "explainer" and score.beats_best_control is True
         return Cell(number(score.mean, name), _sort(score.mean), part, f"n {score.n}", f"{css} over" if over else css)
 
     groups = tuple((g, tuple((row, tuple(cell(row, part) for part in parts)) for row in board.ranked(g, recipe))) for g, _ in GROUPS[1:])

@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from xaibench.leaderboard.rows import boards, number, read_run, terminal_table, verdict
+from xaibench.leaderboard.views import by_vocoder
 from xaibench.leaderboard.words import clean
 
 
@@ -132,6 +133,17 @@ def test_names_in_the_terminal_keep_both_ends_and_send_no_escape_codes() -> None
     assert "\ufffd[31mred[bold]" in text
     assert all(f"batch={i} " in text for i in (1, 2))
     assert max(map(len, text.splitlines())) <= 80
+
+
+def test_by_vocoder_marks_what_the_paired_test_found_and_nothing_else() -> None:
+    slices = [("all", True, 0.2), ("vocoder:a", False, 0.9), ("vocoder:b", None, 0.9), ("vocoder:c", True, 0.1)]
+    rows = [record("x", 0.95, low=low, high=1.0, slice=part, beats_best_control=beats) for part, beats, low in slices]
+    rows += [record("prior", 0.22, slice=part, control=True, beats_best_control=None) for part, _, _ in slices]
+    (board,) = boards({"rows": rows})
+    matrix = by_vocoder(board, "r")
+    assert matrix is not None
+    marked = {row.explainer: [cell.label for cell in cells if "over" in cell.css] for _, found in matrix.groups for row, cells in found}
+    assert marked == {"x": ["all", "vocoder:c"], "prior": []}
 
 
 def test_numbers_are_percent_with_a_minus_sign_and_a_dash_for_undefined() -> None:
