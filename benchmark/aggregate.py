@@ -14,6 +14,7 @@ from xaibench.benchmark.suite import Suite
 from xaibench.benchmark.summary import SummaryRow
 from xaibench.benchmark.units import FAILED, ClipRef
 
+COLUMNS_AT_ONCE = 128
 WHOLE = ("all", "seen", "unseen")
 """Slices on which every metric is shown; the others show the primary ones."""
 
@@ -107,7 +108,7 @@ class Aggregator:
                 block.values[:, i] = np.where(block.failed[:, i], worst, block.values[:, i])
 
     def _competes_as_control(self, label: str) -> bool:
-        return self.rows[label].control and not self.rows[label].oracle
+        return label in self.suite.controls and not self.rows[label].oracle
 
     def _slices(self, block: Block) -> Iterator[tuple[str, Mask]]:
         seen = np.array([clip.seen_vocoder for clip in block.clips])
@@ -129,8 +130,12 @@ class Aggregator:
                 yield self._row(part, j, name, {k: v[j] for k, v in intervals.items()}, by, tier.get(j), beats.get(j))
 
     def _intervals(self, values: Values, clusters: Sequence[str]) -> list[Interval]:
-        suite = self.suite
-        return cluster_bootstraps(values, clusters, n_draws=suite.n_draws, seed=suite.statistics_seed, level=suite.level)
+        """Return the interval of each column, some columns at a time: all draws of all columns at once would fill the memory."""
+        suite, found = self.suite, list[Interval]()
+        for start in range(0, values.shape[1], COLUMNS_AT_ONCE):
+            columns = values[:, start : start + COLUMNS_AT_ONCE]
+            found += cluster_bootstraps(columns, clusters, n_draws=suite.n_draws, seed=suite.statistics_seed, level=suite.level)
+        return found
 
     def _enough(self, interval: Interval) -> bool:
         return interval.n >= self.suite.min_clips
@@ -155,11 +160,11 @@ class Aggregator:
         pairs: list[tuple[int, int]] = []
         for place, members in by_place(part.columns).items():
             rows = self._competitors(part, members, intervals)
-            controls = [j for j in rows if self.rows[part.columns[j][0]].control]
+            controls = [j for j in rows if part.columns[j][0] in self.suite.controls]
             if place[3] in self.higher and controls:
                 sign = 1 if self.higher[place[3]] else -1
                 best = max(controls, key=lambda j: (sign * intervals[j].mean, part.columns[j][0]))
-                pairs += [(j, best) for j in rows if j not in controls]
+                pairs += [(j, best) for j in rows if not self.rows[part.columns[j][0]].control]
         if not pairs:
             return {}
         differences = part.values[:, [j for j, _ in pairs]] - part.values[:, [best for _, best in pairs]]

@@ -11,7 +11,7 @@ from torch import Tensor
 from xaibench.benchmark.heatmaps import write_heatmap
 from xaibench.benchmark.observe import Meter, Seal, sealed_randomness, time_limit
 from xaibench.benchmark.plan import PlannedClip
-from xaibench.benchmark.units import Explanation, Problem, Status, Twins, Unit
+from xaibench.benchmark.units import Explanation, Problem, Status, Twins, Unit, first_line
 from xaibench.benchmark.world import World
 from xaibench.errors import NotApplicableError, PluginError
 from xaibench.types import Clip, Detector, Explainer, Task
@@ -34,7 +34,9 @@ def explain_unit(world: World, planned: PlannedClip, clip: Clip, unit: Unit, sea
     problem: Problem | None = None
     try:
         heatmap = _explain(world, planned, clip, unit, meter, seal)
-    except Exception as error:  # a plugin may raise anything, and the run goes on
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a plugin may raise anything, SystemExit too, and the run goes on
         status, problem = verdict(error)
     return Explanation(
         key=unit.key,
@@ -56,8 +58,8 @@ def _explain(world: World, planned: PlannedClip, clip: Clip, unit: Unit, meter: 
     if not usable:
         raise NotApplicableError(reason)
     device = device_of(detector)
-    references = _references(explainer, task, clip)
-    if explainer.oracle and any(f.name == "valid_samples" for f in fields(explainer)):
+    references = _references(explainer, task, clip, oracle=world.is_oracle(unit.explainer))
+    if world.is_oracle(unit.explainer) and any(f.name == "valid_samples" for f in fields(explainer)):
         explainer = replace(explainer, valid_samples=clip.valid_samples)  # type: ignore[call-arg]
     generator = torch.Generator(device).manual_seed(unit.seed)
     waveform = clip.spoof[None].to(device, copy=True)
@@ -78,8 +80,8 @@ def _explain(world: World, planned: PlannedClip, clip: Clip, unit: Unit, meter: 
     return checked(heatmap, (1, grid.bins, grid.frames(clip.spoof.shape[-1])))
 
 
-def _references(explainer: Explainer, task: Task, clip: Clip) -> Tensor | None:
-    if explainer.oracle:
+def _references(explainer: Explainer, task: Task, clip: Clip, oracle: bool) -> Tensor | None:
+    if oracle:
         return clip.bonafide[None]
     return task.references(clip.pair) if "references" in explainer.needs else None
 
@@ -104,13 +106,12 @@ def checked(heatmap: object, shape: tuple[int, int, int]) -> Tensor:
     bad = int((~torch.isfinite(heatmap)).sum())
     if bad:
         raise InvalidHeatmapError(f"heatmap must be finite, got {bad} cells with NaN or infinity; guard divisions and logarithms")
-    return heatmap.detach()[0].cpu()
+    return heatmap.detach()[0].cpu().resolve_conj().resolve_neg().contiguous().clone()
 
 
-def verdict(error: Exception) -> tuple[Status, Problem]:
+def verdict(error: BaseException) -> tuple[Status, Problem]:
     """Sort an exception into the way the unit ended."""
-    message = (str(error).strip().splitlines() or ["no message"])[0][:500]
-    problem = Problem(kind=type(error).__name__, message=message)
+    problem = Problem(kind=type(error).__name__, message=first_line(error))
     if isinstance(error, NotApplicableError):
         return "not_applicable", problem
     if isinstance(error, InvalidHeatmapError):
@@ -131,7 +132,9 @@ def measure_twins(world: World, planned: PlannedClip, clip: Clip) -> Twins:
             values = [float(detector.spoof_logit(twin[None])) for twin in twins]
         if not all(map(torch.isfinite, torch.tensor(values))):
             raise InvalidHeatmapError(f"log-odds must be finite, got {values}; look at the detector's input")
-    except Exception as error:  # a detector is a plugin too
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a detector is a plugin too
         values = []
         status, problem = verdict(error)
     bonafide, spoof = values or (None, None)

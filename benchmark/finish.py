@@ -28,7 +28,7 @@ def finish(session: "Session", curves: "dict[str, Curves]", slow: dict[str, bool
     tidy = Tidy(plan, session.explanations, session.finished_scores(), session.items, session.expected)
     units = tidy.units()
     write_tables(session.folder, units, tidy.curves(), tidy.timings(session.twins.values()))
-    infos = {label: RowInfo(label, label, e.control, e.oracle) for label, e in world.explainers.items()}
+    infos = {label: RowInfo(label, label, world.is_control(label), world.is_oracle(label)) for label in world.explainers}
     rows = Aggregator(world.suite, infos, directions()).summarise(units)
     statuses = Counter(record.status for record in session.explanations.values())
     tasks = tuple(

@@ -45,7 +45,10 @@ def describe(world: World, plan: Plan, request: Request, slow: dict[str, bool]) 
         "detectors": {
             label: {"fingerprint": detector.fingerprint(), "slow": slow.get(label, False)} for label, detector in world.detectors.items()
         },
-        "explainers": {label: _explainer(explainer) for label, explainer in world.explainers.items()},
+        "explainers": {
+            label: {**_explainer(explainer), "control": world.is_control(label), "oracle": world.is_oracle(label)}
+            for label, explainer in world.explainers.items()
+        },
         "argv": sys.argv,
         "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "environment": environment(),
@@ -76,8 +79,6 @@ def _explainer(explainer: Any) -> dict[str, Any]:
         "polarity": explainer.polarity,
         "needs": sorted(explainer.needs),
         "deterministic": explainer.deterministic,
-        "control": explainer.control,
-        "oracle": explainer.oracle,
         "config": explainer.config(),
     }
 

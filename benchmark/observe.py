@@ -116,7 +116,8 @@ class Seal:
 @contextmanager
 def sealed_randomness(seed: int) -> Iterator[None]:
     """Seed every global generator for the block and put their states back after it, whatever the block drew."""
-    engines = [torch.default_generator, *(torch.cuda.default_generators if torch.cuda.is_initialized() else ())]
+    on_gpu = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    engines = [torch.default_generator, *(torch.cuda.default_generators if on_gpu else ())]
     states = random.getstate(), np.random.get_state(), [engine.get_state() for engine in engines]  # noqa: NPY002 (also what is legacy)
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002

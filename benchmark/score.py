@@ -29,6 +29,7 @@ from xaibench.tasks.masks import truth
 from xaibench.tasks.spectrogram import magnitude, valid_cells
 from xaibench.types import Clip, content_hash
 
+BOTH = ("declared", "magnitude")
 Stage = Literal["localization", "faithfulness"]
 
 
@@ -44,6 +45,8 @@ class ScoreItem:
     polarity: str
     occluder: str = ""
     steps: int = 0
+    shown: tuple[str, ...] = BOTH
+    """Polarities under which the values are shown: more than one where they are the same."""
     absolute: bool = False
     """Whether the magnitude of the map is scored, by polarity or because the explainer declares it."""
 
@@ -51,47 +54,52 @@ class ScoreItem:
 def localization_items(explanation: Explanation, recipes: Sequence[str]) -> Iterator[ScoreItem]:
     """List the localisation scores that a finished explanation needs."""
     unit = explanation.unit
+    shared = {"unit": explanation.key, "heatmap": explanation.heatmap_sha256, "code": _code("localization")}
     for recipe in (unit.recipe,) if unit.recipe else recipes:
-        for polarity in polarities(explanation):
-            identity = {
-                "stage": "localization",
-                "heatmap": explanation.heatmap_sha256,
-                "clip": [unit.identity["task"], unit.identity["pair"], unit.identity["stft"]],
-                "recipe": named_recipe(recipe).content_hash(),
-                "polarity": polarity,
-                "code": _code("localization"),
-            }
-            # two units may hold equal heatmaps, but each keeps its own record
-            key = content_hash({**identity, "unit": explanation.key})
+        for polarity, shown in polarities(explanation, BOTH):
+            identity = {"stage": "localization", **shared, "recipe": named_recipe(recipe).content_hash(), "polarity": polarity}
             yield ScoreItem(
-                key, explanation.key, explanation.heatmap_sha256, "localization", recipe, polarity, absolute=_absolute(unit, polarity)
+                content_hash(identity),
+                explanation.key,
+                explanation.heatmap_sha256,
+                "localization",
+                recipe,
+                polarity,
+                shown=shown,
+                absolute=_absolute(unit, polarity),
             )
 
 
 def faithfulness_items(explanation: Explanation, curves: Curves, area_budgets: Sequence[float]) -> Iterator[ScoreItem]:
     """List the curves that a finished explanation needs."""
     unit = explanation.unit
-    for polarity in (p for p in polarities(explanation) if p in curves.polarities):
+    shared = {"unit": explanation.key, "heatmap": explanation.heatmap_sha256, "code": _code("faithfulness")}
+    options = {"steps": curves.steps, "area_budgets": list(area_budgets)}
+    for polarity, shown in polarities(explanation, curves.polarities):
         for occluder in curves.occluders:
-            identity = {
-                "stage": "faithfulness",
-                "unit": explanation.key,
-                "heatmap": explanation.heatmap_sha256,
-                "polarity": polarity,
-                "occluder": occluder,
-                "steps": curves.steps,
-                "area_budgets": list(area_budgets),
-                "code": _code("faithfulness"),
-            }
-            key, absolute = content_hash(identity), _absolute(unit, polarity)
+            identity = {"stage": "faithfulness", **shared, **options, "polarity": polarity, "occluder": occluder}
             yield ScoreItem(
-                key, explanation.key, explanation.heatmap_sha256, "faithfulness", "", polarity, occluder, curves.steps, absolute
+                content_hash(identity),
+                explanation.key,
+                explanation.heatmap_sha256,
+                "faithfulness",
+                "",
+                polarity,
+                occluder,
+                curves.steps,
+                shown,
+                _absolute(unit, polarity),
             )
 
 
-def polarities(explanation: Explanation) -> tuple[str, ...]:
-    """Return the polarities whose scores differ: a map without negative cells, or of an explainer that declares magnitude, has one."""
-    return ("declared", "magnitude") if explanation.negative and explanation.unit.polarity == "signed" else ("declared",)
+def polarities(explanation: Explanation, asked: tuple[str, ...]) -> list[tuple[str, tuple[str, ...]]]:
+    """Return the polarities to score, each with those under which it is shown.
+
+    A map without negative cells, or of an explainer that declares magnitude, has the same scores under both.
+    """
+    if explanation.negative and explanation.unit.polarity == "signed":
+        return [(polarity, (polarity,)) for polarity in asked]
+    return [("declared", asked)]
 
 
 def _absolute(unit: Unit, polarity: str) -> bool:
@@ -123,7 +131,9 @@ class ClipScorer:
                 heatmap = self._read(item.heatmap_sha256)
                 heatmap = heatmap.abs() if item.absolute else heatmap
                 found = self._localize(item, heatmap) if item.stage == "localization" else self._perturb(item, heatmap)
-        except Exception as error:  # a damaged heatmap or a detector that fails on an occluded clip must not end the run
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a damaged heatmap or a detector that fails on an occluded clip must not end the run
             status, problem = verdict(error)
             found = {"status": status, "problem": problem}
         return Score(

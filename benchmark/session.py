@@ -12,7 +12,7 @@ from xaibench.benchmark.observe import Seal
 from xaibench.benchmark.plan import Plan, PlannedClip
 from xaibench.benchmark.pool import Chunk, Work, execute
 from xaibench.benchmark.progress import Drain, Ticker
-from xaibench.benchmark.score import ClipScorer, ScoreItem, faithfulness_items, localization_items
+from xaibench.benchmark.score import BOTH, ClipScorer, ScoreItem, faithfulness_items, localization_items
 from xaibench.benchmark.suite import Curves
 from xaibench.benchmark.units import FAILED, Explanation, Problem, Score, Twins, Unit
 from xaibench.benchmark.world import World
@@ -45,8 +45,8 @@ class Session:
         self.scores = {r.key: r for r in journal.records("score") if isinstance(r, Score) and r.unit in wanted}
         self.items: dict[str, list[ScoreItem]] = {}
         """Scorings that the protocol asks of each finished unit."""
-        self.expected: dict[str, list[tuple[str, str]]] = {}
-        """Recipe and occluder of the scorings that each unit without a heatmap lacks."""
+        self.expected: dict[str, list[tuple[str, str, tuple[str, ...]]]] = {}
+        """Recipe, occluder and shown polarities of the scorings that each unit without a heatmap lacks."""
 
     def explain(self, retry: bool) -> None:
         """Explain what is missing; failed units again only on request."""
@@ -87,7 +87,9 @@ class Session:
         planned: PlannedClip = chunk.subject
         try:
             clip = self.world.tasks[planned.ref.task].load(planned.pair)
-        except Exception as error:  # an unreadable recording fails its own units only
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # an unreadable recording fails its own units only
             for item in chunk.items:
                 yield _failed(planned, item, verdict(error)[1])
             return
@@ -127,8 +129,8 @@ class Session:
             self.items[unit.key] = list(localization_items(explanation, recipes))
             self.items[unit.key] += faithfulness_items(explanation, perturbed, self.world.suite.area_budgets) if perturbed else ()
         else:
-            self.expected[unit.key] = [(recipe, "") for recipe in ((unit.recipe,) if unit.recipe else recipes)]
-            self.expected[unit.key] += [("", occluder) for occluder in perturbed.occluders] if perturbed else ()
+            self.expected[unit.key] = [(recipe, "", BOTH) for recipe in ((unit.recipe,) if unit.recipe else recipes)]
+            self.expected[unit.key] += [("", occluder, perturbed.polarities) for occluder in perturbed.occluders] if perturbed else ()
 
     def passing(self, task: str) -> list[PlannedClip]:
         """Return the clips of a task whose twins lie far enough apart for scores that depend on the detector, in plan order."""

@@ -31,10 +31,10 @@ def _closure_hash(module: str, name: str) -> str:
     files = {module: start}
     waiting = [module]
     while waiting:
-        for name in _imports(files[waiting.pop()]):
-            if name not in files and (path := _module_file(name)) is not None:
-                files[name] = path
-                waiting.append(name)
+        for found in _imports(files[waiting.pop()]):
+            if found not in files and (path := _module_file(found)) is not None:
+                files[found] = path
+                waiting.append(found)
     return content_hash({name: sha256(path.read_bytes()).hexdigest() for name, path in files.items()})
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from xaibench.benchmark.curves import series
 from xaibench.benchmark.plan import Plan
-from xaibench.benchmark.score import ScoreItem, polarities
+from xaibench.benchmark.score import ScoreItem
 from xaibench.benchmark.units import Explanation, Score, Twins, Unit
 
 UNIT_COLUMNS = (
@@ -32,7 +32,6 @@ UNIT_COLUMNS = (
     "heatmap_sha256",
 )
 UNIT_ORDER = ("task", "detector", "explainer", "recipe", "polarity", "occluder", "metric", "pair", "key")
-BOTH = ("declared", "magnitude")
 
 Column = tuple[str, str, str, str]
 """Recipe, polarity, occluder and metric of a value."""
@@ -46,7 +45,7 @@ class Tidy:
         explanations: Records of the explain stage by key.
         scores: Records of the score stage by key.
         items: The scorings that the present protocol asks of each unit, by the unit's key; older scores in the journal are left out.
-        expected: Scorings asked of a unit that has no heatmap, by the unit's key: recipe and occluder of each.
+        expected: Scorings asked of a unit that has no heatmap, by the unit's key: recipe, occluder and shown polarities of each.
     """
 
     def __init__(
@@ -55,7 +54,7 @@ class Tidy:
         explanations: Mapping[str, Explanation],
         scores: Mapping[str, Score],
         items: Mapping[str, list[ScoreItem]],
-        expected: Mapping[str, list[tuple[str, str]]],
+        expected: Mapping[str, list[tuple[str, str, tuple[str, ...]]]],
     ):
         self.plan, self.explanations, self.scores, self.items, self.expected = plan, explanations, scores, items, expected
         self.metrics = self._metric_names()
@@ -92,19 +91,17 @@ class Tidy:
             count = float(getattr(record.cost, metric)) if record.status == "ok" else None
             yield (unit.recipe, "declared", "", metric), count, _why(record), record.status
         if record.status != "ok":
-            for recipe, occluder in self.expected.get(unit.key, ()):
-                yield from self._empty(recipe, BOTH, occluder, _why(record), record.status)
+            for recipe, occluder, shown in self.expected.get(unit.key, ()):
+                yield from self._empty(recipe, shown, occluder, _why(record), record.status)
             return
-        one_polarity = len(polarities(record)) == 1
         for item in self.items.get(unit.key, ()):
             score = self.scores.get(item.key)
             if score is None:
                 continue
-            shown = BOTH if one_polarity else (item.polarity,)
             if score.status != "ok":
-                yield from self._empty(item.recipe, shown, item.occluder, _why(score), score.status)
+                yield from self._empty(item.recipe, item.shown, item.occluder, _why(score), score.status)
             for metric, value in score.values.items():
-                for polarity in shown:
+                for polarity in item.shown:
                     yield (item.recipe, polarity, item.occluder, metric), value, score.why.get(metric, ""), "ok"
 
     def _empty(

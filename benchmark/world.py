@@ -44,23 +44,33 @@ class World:
         grid: STFTConfig = getattr(self.tasks[task], "stft", DEFAULT_STFT)
         return grid
 
+    def is_control(self, label: str) -> bool:
+        """Tell whether an explainer is one of the house's controls; those of third parties compete like anybody."""
+        kind = type(self.explainers[label])
+        return label in self.suite.controls or (kind.control and kind.__module__.startswith("xaibench.explainers.controls"))
+
+    def is_oracle(self, label: str) -> bool:
+        """Tell whether an explainer is handed the bona fide twin: an oracle of the house, never one that merely says so."""
+        return self.explainers[label].oracle and self.is_control(label)
+
     def variant(self, label: str, recipe: str, task: str) -> Explainer:
-        """Return the explainer with the task's grid and the recipe."""
+        """Return the explainer with the task's grid, the recipe, and the weights that it ships for the task."""
         known = self.variants.get((label, recipe, task))
         if known is None:
             known = self.explainers[label]
             names = {f.name for f in fields(known)}
             wanted: dict[str, Any] = {"recipe": recipe, "stft": self.stft(task)}
             known = replace(known, **{name: value for name, value in wanted.items() if name in names and value != ""})
+            known = known.bind(self.tasks[task].name)
             self.variants[label, recipe, task] = known
         return known
 
     def ready(self, label: str, recipe: str, task: str, pair: Pair) -> Explainer:
-        """Return the variant bound to the task's name; the suite's own controls alone are handed the task and the pair."""
+        """Return the variant as it explains this pair; the house's controls alone are handed the task and the pair."""
         explainer = self.variant(label, recipe, task)
-        if isinstance(explainer, Control) and label in self.suite.controls:
+        if isinstance(explainer, Control) and self.is_control(label):
             return explainer.prepare(self.tasks[task], pair)
-        return explainer.bind(self.tasks[task].name)
+        return explainer
 
 
 def label_of(plugin: Any, hidden: Sequence[str] = INJECTED) -> str:

@@ -96,6 +96,23 @@ def test_an_explainer_that_does_not_apply_says_why_and_is_not_a_failure(tmp_path
     assert all("not applicable" in r.note and "it has no layers" in r.note for r in rows)
 
 
+def test_an_explainer_that_calls_itself_an_oracle_gets_no_twin_and_no_mercy(tmp_path):
+    handed = []
+
+    class Pretender(Toy):
+        control = True
+        oracle = True
+
+        def explain(self, waveform, detector, *, references=None, generator=None):
+            handed.append(references)
+            return super().explain(waveform, detector, generator=generator)
+
+    results = toy_run(tmp_path / "run", Pretender(), task=ToyTask(utterances=2), faithfulness=False)
+    assert handed == [None] * 6
+    assert {(r.control, r.oracle) for r in results.summary.rows if r.explainer == "toy_explainer"} == {(False, False)}
+    assert {(r.control, r.oracle) for r in results.summary.rows if r.explainer == "oracle_mask"} == {(True, True)}
+
+
 def test_a_recording_that_cannot_be_read_fails_its_own_units(tmp_path, whole):
     results = toy_run(tmp_path / "run", Toy(), task=ToyTask(broken="u02-beta"))
     found = outcomes(results, "toy_explainer")
