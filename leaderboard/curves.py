@@ -24,6 +24,8 @@ class Curve:
     row: Row
     css: str
     points: str
+    greyed: bool
+    """Whether the occluder leaves what the detector knows in this row."""
 
 
 @dataclass(frozen=True)
@@ -36,15 +38,11 @@ class Plot:
     curves: tuple[Curve, ...]
     x_ticks: tuple[tuple[float, str], ...]
     y_ticks: tuple[tuple[float, str], ...]
-    outside: float | None
-    """Share of masked clips whose log-odds leave the range of the run's clips; ``None`` where the run does not say."""
 
     @property
-    def greyed(self) -> bool:
-        """Whether the occluder leaves what the detector knows."""
-        from xaibench.benchmark.metrics.faithfulness import OUT_OF_RANGE_LIMIT
-
-        return self.outside is not None and self.outside > OUT_OF_RANGE_LIMIT
+    def n_greyed(self) -> int:
+        """Curves that are drawn grey."""
+        return sum(curve.greyed for curve in self.curves)
 
 
 Means = dict[tuple[str, str], dict[str, tuple[list[float], list[float]]]]
@@ -95,12 +93,14 @@ def _plot(key: tuple[str, str], records: list[Mapping[str, Any]], board: Board, 
         if row.explainer in means:
             css = f"c{colours[row.explainer]}" if row.explainer in colours else row.group
             css = "floorline" if floor and row.explainer == floor[0].explainer else css
-            curves.append(Curve(row, css, " ".join(place(x, y) for x, y in zip(*means[row.explainer], strict=True))))
+            curves.append(
+                Curve(row, css, " ".join(place(x, y) for x, y in zip(*means[row.explainer], strict=True)), row.leaves_range(key[0]))
+            )
     n_ticks = round((high - low) / step)
     y_ticks = tuple((float(place(0, low + i * step).split(",")[1]), f"{low + i * step:g}".replace("-", "−")) for i in range(n_ticks + 1))
     x_ticks = tuple((LEFT + x * (WIDTH - LEFT - RIGHT), f"{100 * x:.0f} %") for x in (0, 0.25, 0.5, 0.75, 1))
     clips = len({r["pair"] for r in records})
-    return Plot(key[0], ORDERS[key[1]], clips, tuple(curves), x_ticks, y_ticks, _outside(key[0], board))
+    return Plot(key[0], ORDERS[key[1]], clips, tuple(curves), x_ticks, y_ticks)
 
 
 def _means(records: list[Mapping[str, Any]]) -> dict[str, tuple[list[float], list[float]]]:
@@ -117,12 +117,6 @@ def _means(records: list[Mapping[str, Any]]) -> dict[str, tuple[list[float], lis
         if kept:
             means[name] = ([x for x, _ in kept], [y for _, y in kept])
     return means
-
-
-def _outside(occluder: str, board: Board) -> float | None:
-    """Average the share of masked clips whose log-odds leave the range of the run's clips, over all rows."""
-    shares = [s.mean for row in board.rows if (s := row.score("out_of_range", occluder=occluder)) and s.mean is not None]
-    return sum(shares) / len(shares) if shares else None
 
 
 def _step(span: float) -> float:

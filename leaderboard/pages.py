@@ -34,6 +34,7 @@ def environment() -> Environment:
     made.filters["short"] = short
     made.globals["number"] = number
     made.globals["tier_rule"] = TIER_RULE
+    made.globals["out_rule"] = out_rule()
     for name, variable in (("style.css", "style"), ("board.js", "script")):
         text = (HERE / "static" / name).read_text(encoding="utf-8")
         made.globals[variable] = Markup(text)
@@ -55,6 +56,14 @@ def short(text: object, length: int) -> str:
     """Clean outside text and cut it to ``length`` characters."""
     line = clean(text)
     return line if len(line) <= length else line[: length - 1] + "…"
+
+
+def out_rule() -> str:
+    """Say why a faithfulness score is greyed."""
+    from xaibench.benchmark.metrics.faithfulness import OUT_OF_RANGE_LIMIT
+
+    share = f"{100 * OUT_OF_RANGE_LIMIT:.0f} %"
+    return f"more than {share} of the answers to this row's masked clips leave the range of the run's clips, so the score says little."
 
 
 def _finalize(value: Any) -> Any:

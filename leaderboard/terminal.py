@@ -49,6 +49,7 @@ class BoardText:
         yield self._table(options.max_width)
         for line in (*self._faithfulness(), self._legend()):
             yield Text(line, style="dim")
+        yield Text()
 
     def _table(self, width: int) -> Table:
         groups = [(group, self.board.ranked(group, self.recipe)) for group, _ in GROUPS]

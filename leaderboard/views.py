@@ -91,6 +91,11 @@ class Leaderboard:
     groups: tuple[tuple[Group, str, tuple[Line, ...]], ...]
     n_columns: int = field(default=0)
 
+    @property
+    def greyed(self) -> bool:
+        """Whether a score is greyed because its occluder leaves what the detector knows."""
+        return any("out" in cell.css.split() for _, _, lines in self.groups for line in lines for cell in line.cells)
+
 
 def leaderboard(board: Board, recipe: str, chance: float | None) -> Leaderboard:
     """Lay out the main table of a recipe."""
@@ -170,7 +175,8 @@ def _cell(row: Row, column: Column, recipe: str, occluder: str) -> Cell:
     polarity = "magnitude" if column.key == "|map|" else "declared"
     score = row.score(name, recipe=recipe, polarity=polarity, occluder=occluder if name in CURVES else "")
     mean = score.mean if score else None
-    css = " ".join(filter(None, ("first" if column.first else "", "" if mean is not None else "void")))
+    out = mean is not None and name in CURVES and row.leaves_range(occluder)
+    css = " ".join(word for word, on in (("first", column.first), ("void", mean is None), ("out", out)) if on)
     return Cell(number(mean, name), _sort(mean), column.short, css=css)
 
 
@@ -215,6 +221,11 @@ class Matrix:
     headings: tuple[tuple[str, str], ...]
     groups: tuple[tuple[Group, tuple[tuple[Row, tuple[Cell, ...]], ...]], ...]
 
+    @property
+    def greyed(self) -> bool:
+        """Whether a score is greyed because its occluder leaves what the detector knows."""
+        return any("out" in cell.css.split() for _, rows in self.groups for _, cells in rows for cell in cells)
+
 
 def by_vocoder(board: Board, recipe: str, name: str = PRIMARY) -> Matrix | None:
     """Lay out a metric by vocoder, tinted between its least and largest value; ``None`` where only the mean was measured."""
@@ -250,7 +261,8 @@ def by_occluder(board: Board, recipe: str) -> Matrix | None:
 
     def cell(row: Row, occluder: str, name: str) -> Cell:
         score = row.score(name, recipe=recipe, occluder=occluder) or Score()
-        return Cell(number(score.mean, name), _sort(score.mean), f"{metric(name).short}, {occluder}", interval(score, name))
+        css = "out" if score.mean is not None and row.leaves_range(occluder) else ""
+        return Cell(number(score.mean, name), _sort(score.mean), f"{metric(name).short}, {occluder}", interval(score, name), css)
 
     groups = tuple((g, tuple((row, tuple(cell(row, *n) for n in names)) for row in board.ranked(g, recipe))) for g, _ in GROUPS)
     return Matrix("Faithfulness", "", tuple((f"{o}/{m}", f"{metric(m).short}, {o.replace('_', ' ')}") for o, m in names), groups)
