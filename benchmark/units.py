@@ -1,9 +1,10 @@
 """One unit of work, its key, and the record of what became of it."""
 
+import unicodedata
 from functools import cached_property
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from xaibench.types import content_hash
 
@@ -12,6 +13,29 @@ SCHEMA_VERSION = 1
 Status = Literal["ok", "error", "timeout", "invalid", "not_applicable"]
 FAILED: frozenset[Status] = frozenset({"error", "timeout", "invalid"})
 """Ends that are imputed in the scores and retried on request; ``not_applicable`` is an answer, not a failure."""
+
+
+LONGEST_MESSAGE = 500
+UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+"""Unicode categories that draw nothing but may move the cursor, turn the direction of writing, or cannot be encoded."""
+
+
+def clean(text: str) -> str:
+    """Make one line of a plugin's words that can be printed, stored and shown: no control, direction or surrogate characters."""
+    spaced = " ".join(text.split())
+    return "".join(c for c in spaced if unicodedata.category(c) not in UNSEEN)[:LONGEST_MESSAGE]
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, whatever its class makes of ``str``."""
+    try:
+        lines = str(error).strip().splitlines()
+    except Exception:  # a class of a plugin
+        lines = []
+    return lines[0] if lines else "no message"
+
+
+Words = Annotated[str, BeforeValidator(clean)]
 
 
 class _Record(BaseModel):
@@ -54,18 +78,20 @@ class Unit(_Record):
     def seed(self) -> int:
         """Seed of the unit's generator, from the part of the identity that asks the question: clip, explainer, options and run seed.
 
-        Code and weights are left out: a change that does not alter the method must not alter its draws.
+        Code, weights and recipe are left out: a change that does not alter the method must not alter its draws, and a method that
+        knows several recipes draws once for all of them.
         """
         explainer = self.identity["explainer"]
-        asked = [self.identity["pair"], explainer["name"], explainer["config"], self.identity["stft"], self.identity["seed"]]
+        options = {name: value for name, value in explainer["config"].items() if name != "recipe"}
+        asked = [self.identity["pair"], explainer["name"], options, self.identity["stft"], self.identity["seed"]]
         return int(content_hash(asked)[:15], 16)
 
 
 class Problem(_Record):
     """Why a unit has no heatmap."""
 
-    kind: str
-    message: str
+    kind: Words
+    message: Words
 
 
 class Cost(_Record):

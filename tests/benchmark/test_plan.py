@@ -81,6 +81,8 @@ def test_an_explainer_that_knows_recipes_gets_one_unit_for_each():
     oracle = [u for u in found.units[0] if u.explainer == "oracle_mask"]
     assert [u.recipe for u in oracle] == list(TwoRecipes.recipes)
     assert [u.identity["explainer"]["config"]["recipe"] for u in oracle] == list(TwoRecipes.recipes)
+    assert len({u.key for u in oracle}) == 2
+    assert len({u.seed for u in oracle}) == 1
     assert [u.recipe for u in found.units[0] if u.explainer == "toy_explainer"] == [""]
     assert all(u.identity["explainer"]["config"]["stft"] == {"window_samples": 256, "hop_samples": 128} for u in oracle)
     assert GRID.content_hash() == oracle[0].identity["stft"]
