@@ -19,7 +19,7 @@ from xaibench.leaderboard.pages import render
 from xaibench.leaderboard.rows import Board, Row, Run, Score, number, read_run
 from xaibench.leaderboard.samples import Sample, Studio, choose, read_units
 from xaibench.leaderboard.views import Leaderboard, Matrix, by_occluder, by_vocoder, headline, leaderboard
-from xaibench.leaderboard.words import CHANCE_GDICE, MEANINGLESS_ABOVE, METRICS, PRIMARY, MetricWords, clean
+from xaibench.leaderboard.words import CHANCE_GDICE, MEANINGLESS_ABOVE, METRICS, PRIMARY, PRIOR, STRATIFIED, MetricWords, clean
 from xaibench.types import Detector, Task
 
 N_SAMPLES = 12
@@ -273,9 +273,23 @@ def _detector(run: Run, board: Board, detectors: dict[str, Detector]) -> Detecto
     return detectors[board.detector]
 
 
-def _explained(boards: Sequence[Board]) -> list[MetricWords]:
+def _explained(boards: Sequence[Board]) -> list[tuple[MetricWords, str]]:
+    """Return the metrics of the run with their words, and beside a metric whose floor is a measured prior its value here."""
     measured = {name for board in boards for name in board.metrics}
-    return [words for words in METRICS.values() if words.name in measured and words.text]
+    known = [words for words in METRICS.values() if words.name in measured and words.text]
+    return [(words, _floor(boards) if words.name == STRATIFIED else "") for words in known]
+
+
+def _floor(boards: Sequence[Board]) -> str:
+    """Say what the prior of frequency and level scores in stratified AUC, board by board and truth by truth."""
+    told = []
+    for board in boards:
+        row = next((row for row in board.rows if row.explainer == PRIOR), None)
+        for recipe in board.recipes if row else ():
+            score = row.score(STRATIFIED, recipe=recipe) if row else None
+            if score is not None and score.mean is not None:
+                told.append(f"{number(score.mean, STRATIFIED)} ({board.task}, {board.detector}, truth {recipe})")
+    return f"{PRIOR} here: {', '.join(told)}." if told else ""
 
 
 def _csv(boards: Sequence[Board]) -> bytes:

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 PRIMARY = "generalized_dice"
 CORRECTED = "generalized_dice_corrected"
+STRATIFIED = "stratified_auc"
+PRIOR = "frequency_level_prior"
+"""The control whose score is the floor of stratified AUC."""
 MAX_TEXT = 600
 CHANCE_GDICE = 0.095
 """Generalized Dice of a random map at 5 % area, 2m(1 - m) with m = .05."""
@@ -88,16 +91,16 @@ _KNOWN = (
         "How often a cell of the truth outranks a cell outside it; ties count half, chance is 50.",
     ),
     MetricWords(
-        "stratified_auc",
+        STRATIFIED,
         "Stratified AUC",
         "sAUC",
         True,
         100,
         1,
         "localization",
-        "AUROC among cells of the same frequency band and level (16 bands by 9 dB). A map that only knows that vocoders "
-        "fail in certain bands or at "
-        "certain levels falls to about 50 here.",
+        "AUROC among cells of the same frequency band and level (16 bands by 9 dB), which takes away part of what a map "
+        "gains by knowing in which bands and at which levels vocoders fail. Part of it stays: cells differ within a band "
+        "and level, too. The floor is not 50 but the measured value of frequency_level_prior.",
     ),
     MetricWords(
         "pointing_game",

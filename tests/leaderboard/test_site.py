@@ -87,6 +87,20 @@ def test_page_says_what_was_measured(report: Path) -> None:
         assert words in text, words
 
 
+def test_floor_of_stratified_auc_is_what_the_prior_scored(toy_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(toy_run, run)
+    text = (run / "summary.json").read_text(encoding="utf-8")
+    (run / "summary.json").write_text(text.replace('"energy"', '"frequency_level_prior"'), encoding="utf-8")
+    rows = json.loads((run / "summary.json").read_text(encoding="utf-8"))["rows"]
+    prior = [r for r in rows if r["explainer"] == "frequency_level_prior" and r["metric"] == "stratified_auc"]
+    page = Page(build(run, samples=0)).text
+    told = [f"{100 * r['mean']:.1f} (toy, toy_detector, truth {r['recipe']})" for r in prior]
+    assert f"frequency_level_prior here: {', '.join(told)}." in page
+    assert len(told) == 2
+    assert "falls to about 50" not in page
+
+
 def test_faithfulness_is_greyed_by_row_and_occluder(report: Path) -> None:
     text = Page(report / "index.html").text
     board = text[text.index('id="board-0-0"') : text.index('id="board-0-1"')]
