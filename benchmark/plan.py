@@ -6,9 +6,9 @@ from functools import cached_property
 
 from xaibench.benchmark.source import source_hash
 from xaibench.benchmark.suite import Budget, TierName, select_pairs
-from xaibench.benchmark.units import ClipRef, Unit
+from xaibench.benchmark.units import ClipRef, Unit, clean, first_line
 from xaibench.benchmark.world import World
-from xaibench.errors import NothingMeasuredError
+from xaibench.errors import NothingMeasuredError, PluginError, XaibenchError
 from xaibench.tasks.recipes import recipe as named_recipe
 from xaibench.types import Detector, Explainer, Pair, Task, content_hash
 
@@ -111,6 +111,19 @@ class _Planner:
                 yield self._unit(ref, pair, label, recipe)
 
     def _unit(self, ref: ClipRef, pair: Pair, label: str, recipe: str) -> Unit:
+        try:
+            unit = self._described(ref, pair, label, recipe)
+            _ = unit.key  # hashed here, where a configuration that cannot be written down can still be told
+        except (XaibenchError, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # bind, prepare, config and state_hash are a plugin's code
+            raise PluginError(
+                f"explainer must be ready before the run starts, got {type(error).__name__} from {label}: {clean(first_line(error))}; "
+                f"mend its bind, prepare, config or state_hash"
+            ) from error
+        return unit
+
+    def _described(self, ref: ClipRef, pair: Pair, label: str, recipe: str) -> Unit:
         shared = self.world.variant(label, recipe, self.label)
         explainer = self.world.ready(label, recipe, self.label, pair)
         identity = {

@@ -67,8 +67,8 @@ def run(  # noqa: PLR0913 (the options of the main command)
         suite: Protocol.
         recipes: Further mask recipes beside the official ones.
         faithfulness: Whether to measure curves.
-        max_failures: Failed explanations that are tolerated; ``None`` for any number.
-        timeout_s: Longest time for one explanation.
+        max_failures: Failed explanations of the explainers asked for that are tolerated; ``None`` for any number.
+        timeout_s: Longest time for one explanation; ``None`` for any.
 
     Returns:
         The results, read from the folder.
@@ -76,13 +76,17 @@ def run(  # noqa: PLR0913 (the options of the main command)
     Raises:
         RunError: If the folder is in use, foreign, full or cannot be written. What was finished is kept.
         UnitsFailedError: If more explanations failed than allowed; the results are complete all the same.
-        NothingMeasuredError: If no explanation succeeded.
+        NothingMeasuredError: If an explainer asked for succeeded on no clip; the results are complete all the same.
         KeyboardInterrupt: After Ctrl-C, once what was under way is written down.
     """
     protocol = suite_by_name(suite) if isinstance(suite, str) else suite
     world = _world(protocol, explainers, tasks, detector, detector_weights, device, seed, timeout_s)
     tier: TierName = "full" if full else "quick"
     budget = protocol.budgets[tier]
+    if timeout_s is not None and timeout_s <= 0:
+        raise ValueError(f"timeout_s must be positive, got {timeout_s:g}; leave it out for no limit")
+    if max_failures is not None and max_failures < 0:
+        raise ValueError(f"max_failures must be at least 0, got {max_failures}; leave it out for any number")
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1, got {limit}; leave it out for the whole tier")
     plan = make_plan(world, budget, tier, limit, recipes)
@@ -165,14 +169,22 @@ def forward_seconds(detector: Detector) -> float:
 
 
 def _judge(session: Session, max_failures: int | None) -> None:
-    """Turn too many failures into an error, after everything is written."""
-    statuses = [record.status for record in session.explanations.values()]
-    failed = sum(status in FAILED for status in statuses)
-    if "ok" not in statuses:
-        raise NothingMeasuredError(
-            f"at least one explanation must succeed, got {failed} failures; see `why` in {session.folder.path}/units.parquet"
-        )
-    if max_failures is not None and failed > max_failures:
+    """Turn too many failures into an error, after everything is written; controls count only where nothing else was asked for."""
+    world, records = session.world, list(session.explanations.values())
+    own = [label for label in world.explainers if not world.is_control(label)] or list(world.explainers)
+    mine = {label: [record for record in records if record.unit.explainer == label] for label in own}
+    measured = any(record.status == "ok" for group in mine.values() for record in group)
+    for label, group in mine.items():
+        barren = all(record.status != "ok" for record in group)
+        failed = [record for record in group if record.status in FAILED]
+        if barren and (failed or not measured):  # one that does not apply has answered, as long as another was measured
+            why = next((f"{r.problem.kind}: {r.problem.message}" for r in failed or group if r.problem), "no clip")
+            raise NothingMeasuredError(
+                f"explainer must succeed on at least one clip, got {label} with none ({why}); "
+                f"see `why` in {session.folder.path}/units.parquet"
+            )
+    count = sum(record.status in FAILED for group in mine.values() for record in group)
+    if max_failures is not None and count > max_failures:
         raise UnitsFailedError(
-            f"at most {max_failures} explanations may fail, got {failed}; see `why` in {session.folder.path}/units.parquet"
+            f"at most {max_failures} explanations may fail, got {count}; see `why` in {session.folder.path}/units.parquet"
         )

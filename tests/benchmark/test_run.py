@@ -89,7 +89,7 @@ def test_failed_explanations_take_the_lowest_control_clip_by_clip(tmp_path):
 
 
 def test_an_explainer_that_does_not_apply_says_why_and_is_not_a_failure(tmp_path):
-    results = toy_run(tmp_path / "run", Toy(fault="refuses"), faithfulness=False, max_failures=0)
+    results = toy_run(tmp_path / "run", Toy(), Toy(fault="refuses"), faithfulness=False, max_failures=0)
     assert set(outcomes(results, "toy_explainer:fault=refuses").values()) == {("not_applicable", "NotApplicableError: it has no layers")}
     rows = [r for r in results.summary.rows if r.explainer == "toy_explainer:fault=refuses"]
     assert {(r.mean, r.n, r.n_failed, r.tier, r.beats_best_control) for r in rows} == {(None, 0, 0, None, None)}

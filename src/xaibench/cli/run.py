@@ -21,6 +21,10 @@ def run(
     seed: Annotated[int, typer.Option(help="seed of everything random")] = 0,
     jobs: Annotated[int | None, typer.Option(min=1, help="worker processes; default: one for each processor")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+    timeout: Annotated[float, typer.Option(min=0.001, help="seconds for one explanation; a longer one has failed")] = 600.0,
+    max_failures: Annotated[
+        int | None, typer.Option(min=0, help="failed explanations that are tolerated; default: any number, but not all of an explainer")
+    ] = None,
     retry_errors: Annotated[bool, typer.Option("--retry-errors", help="try failed explanations again")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="start over instead of going on")] = False,
     report: Annotated[bool, typer.Option("--report/--no-report", help="write the HTML leaderboard at the end")] = True,
@@ -47,6 +51,8 @@ def run(
             retry_errors=retry_errors,
             fresh=fresh,
             progress=progress,
+            max_failures=max_failures,
+            timeout_s=timeout,
         )
     _show(results.path)
     if report:

@@ -1,0 +1,106 @@
+"""What a plugin may do wrong, and how the run ends: its own units fail, everybody else's results are complete."""
+
+import sys
+from dataclasses import dataclass
+
+import pytest
+import torch
+from toys import Toy, ToyTask, toy_run
+
+from xaibench.benchmark.explain import checked
+from xaibench.benchmark.results import Results
+from xaibench.benchmark.units import Problem
+from xaibench.errors import NothingMeasuredError, PluginError, UnitsFailedError
+
+SMALL = ToyTask(utterances=1)
+
+
+class Exiting(Toy):
+    name = "exiting"
+
+    def explain(self, waveform, detector, *, references=None, generator=None):
+        sys.exit(3)
+
+
+@dataclass(frozen=True)
+class Loud(Toy):
+    name = "loud"
+
+    def explain(self, waveform, detector, *, references=None, generator=None):
+        raise RuntimeError("\x1b[2Jred \u202egpj.exe\ud800 end\nsecond line")
+
+
+def statuses(results, label):
+    frame = results.frame[results.frame.explainer == label]
+    return {(row.status, row.why) for row in frame.itertuples()}
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_an_explainer_that_exits_fails_alone_and_the_run_says_that_nothing_was_measured(tmp_path, jobs):
+    with pytest.raises(NothingMeasuredError, match=r"got exiting with none \(SystemExit: 3\)") as caught:
+        toy_run(tmp_path / "run", Exiting(), Toy(), task=SMALL, faithfulness=False, jobs=jobs)
+    assert caught.value.exit_code == 5
+    results = Results.read(tmp_path / "run")  # complete all the same
+    assert statuses(results, "exiting") == {("error", "SystemExit: 3")}
+    assert {status for status, _ in statuses(results, "toy_explainer")} == {"ok"}
+
+
+def test_only_the_explainers_asked_for_are_counted(tmp_path, monkeypatch):
+    from xaibench.explainers.controls.trivial import Energy
+
+    def fail(self, waveform, detector, **_):
+        raise RuntimeError("a control fails")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Energy, "explain", fail)
+        toy_run(tmp_path / "own", Toy(), task=SMALL, faithfulness=False, max_failures=0)
+        with pytest.raises(NothingMeasuredError, match=r"got energy with none \(RuntimeError: a control fails\)"):
+            toy_run(tmp_path / "controls", task=SMALL, faithfulness=False)
+    task = ToyTask(utterances=2)
+    failed = toy_run(tmp_path / "some", Toy(fault="raises"), task=task, faithfulness=False).summary.n_by_status["error"]
+    toy_run(tmp_path / "some", Toy(fault="raises"), task=task, faithfulness=False, max_failures=failed)
+    with pytest.raises(UnitsFailedError, match=f"at most {failed - 1} explanations may fail, got {failed}"):
+        toy_run(tmp_path / "some", Toy(fault="raises"), task=task, faithfulness=False, max_failures=failed - 1)
+
+
+def test_an_explainer_that_does_not_apply_is_an_answer_beside_one_that_does(tmp_path):
+    refusing = Toy(fault="refuses")
+    toy_run(tmp_path / "both", refusing, Toy(), task=SMALL, faithfulness=False, max_failures=0)
+    with pytest.raises(NothingMeasuredError, match=r"NotApplicableError: it has no layers"):
+        toy_run(tmp_path / "alone", refusing, task=SMALL, faithfulness=False)
+
+
+@pytest.mark.parametrize("option", [{"timeout_s": 0.0}, {"max_failures": -1}])
+def test_limits_out_of_range_are_refused(tmp_path, option):
+    with pytest.raises(ValueError, match="must be"):
+        toy_run(tmp_path / "run", Toy(), **option)
+
+
+def test_lazy_tensors_are_stored_as_they_read():
+    lazy = torch.complex(torch.zeros(1, 2, 3), torch.ones(1, 2, 3)).conj().imag
+    assert lazy.is_neg()
+    found = checked(lazy, (1, 2, 3))
+    assert found.numpy().tolist() == [[-1.0] * 3] * 2
+    shared = torch.zeros(1, 2, 3)
+    kept = checked(shared, (1, 2, 3))
+    shared += 1  # a plugin that reuses its buffer
+    assert float(kept.sum()) == 0
+
+
+@pytest.mark.parametrize("method", ["bind", "config", "state_hash"])
+def test_a_plugin_that_fails_before_the_run_is_named(tmp_path, method):
+    def fail(self, *_):
+        raise SystemExit("cannot")
+
+    broken = type("Broken", (Toy,), {method: fail})()
+    with pytest.raises(PluginError, match=r"got SystemExit from toy_explainer: cannot; mend"):
+        toy_run(tmp_path / "run", broken, task=SMALL)
+    assert not (tmp_path / "run").exists()
+
+
+def test_words_of_plugins_cannot_draw(tmp_path):
+    with pytest.raises(NothingMeasuredError) as caught:
+        toy_run(tmp_path / "run", Loud(), task=SMALL, faithfulness=False)
+    assert "(RuntimeError: [2Jred gpj.exe end)" in str(caught.value)
+    assert statuses(Results.read(tmp_path / "run"), "loud") == {("error", "RuntimeError: [2Jred gpj.exe end")}
+    assert len(Problem(kind="x", message="y" * 9999).message) == 500
