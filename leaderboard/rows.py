@@ -216,7 +216,7 @@ def _row(name: str, records: list[Mapping[str, Any]]) -> Row:
 
 
 def verdict(row: Row, board: Board, recipe: str, *, named: bool = False) -> str:
-    """Say in words how a row stands to the best control; empty for controls and oracles."""
+    """Say in words how a row stands to the controls; empty for controls and oracles."""
     score = row.score(PRIMARY, recipe=recipe)
     floor = board.floor(recipe)
     if row.group != "explainer" or score is None:
@@ -225,8 +225,9 @@ def verdict(row: Row, board: Board, recipe: str, *, named: bool = False) -> str:
         return score.note or "not enough clips"
     if score.beats_best_control is None:
         return score.note or "not compared with the controls"
-    name = f" ({floor[0].title})" if floor and named else ""
-    return f"beats the best control{name}" if score.beats_best_control else f"does not beat the best control{name}"
+    if score.beats_best_control:
+        return "beats every control"
+    return f"does not beat the best control{f' ({floor[0].title})' if floor and named else ''}"
 
 
 def number(value: float | None, name: str = PRIMARY) -> str:

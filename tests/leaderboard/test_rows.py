@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from xaibench.leaderboard.rows import boards, number, read_run, terminal_table, verdict
-from xaibench.leaderboard.views import by_vocoder
+from xaibench.leaderboard.views import by_vocoder, headline
 from xaibench.leaderboard.words import clean
 
 
@@ -62,7 +62,7 @@ def test_recipes_and_occluders_keep_the_order_of_the_protocol() -> None:
 @pytest.mark.parametrize(
     ("explainer", "words"),
     [
-        ("better", "beats the best control (prior)"),
+        ("better", "beats every control"),
         ("tied_low", "does not beat the best control (prior)"),
         ("unmeasured", "not enough clips"),
         ("prior", ""),
@@ -178,3 +178,21 @@ def test_seconds_come_from_the_timings_of_finished_explanations(tmp_path: Path) 
     score = row.score("seconds", recipe="r")
     assert score is not None
     assert (score.mean, score.n) == (1.5, 2)
+
+
+@pytest.mark.parametrize(
+    ("beats", "words"),
+    [
+        ([True], "a beats every control."),
+        ([False], "The explainer does not beat the best control."),
+        ([False, False], "None of 2 explainers beats the best control."),
+        ([True, None, False], "One of 2 explainers beats every control: a."),
+        ([True, True, False], "2 of 3 explainers beat every control, a foremost."),
+        ([None, None], "Too little was measured to compare an explainer with the controls."),
+        ([], "Only controls were measured."),
+    ],
+)
+def test_headline_counts_the_explainers_that_beat_every_control(beats: list[bool | None], words: str) -> None:
+    rows = [record(name, 0.9 - i / 10, beats_best_control=b) for i, (name, b) in enumerate(zip("abc", beats, strict=False))]
+    (board,) = boards({"rows": [*rows, record("prior", 0.22, control=True)]})
+    assert headline(board, "r") == words
