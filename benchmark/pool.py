@@ -188,9 +188,11 @@ def _serve(work: Work[Any, Any], pipe: Connection, stop: Any, others: Sequence[C
                 if stop.is_set():
                     break
             pipe.send(("end", None))
-    except (EOFError, BrokenPipeError):
-        return
+    except (EOFError, BrokenPipeError):  # the parent is gone
+        os._exit(1)
     except XaibenchError as error:  # a full disk, say
         pipe.send(("error", error))
     except Exception:  # a fault of the harness, for plugins' are in their records
         pipe.send(("error", RuntimeError(f"worker failed\n{traceback.format_exc()}")))
+    pipe.close()
+    os._exit(0)  # not through the parent's exit handlers and open streams, whose locks its threads may have held at the fork
