@@ -41,8 +41,14 @@ def test_options_take_the_types_of_the_fields():
     assert loaded.stft == STFTConfig(640, 320)
     with pytest.raises(UnknownNameError, match="oracle_ig:n_steps must be a int, got 'many'"):
         EXPLAINERS.load("oracle_ig:n_steps=many")
-    with pytest.raises(UnknownNameError, match="option must be written key=value, got 'n_steps'"):
-        parse_spec("oracle_ig:n_steps")
+    for spec in ("oracle_ig:n_steps", "oracle_ig:stft=640/320,n_steps"):
+        with pytest.raises(UnknownNameError, match="option must be written key=value, got 'n_steps'"):
+            EXPLAINERS.load(spec)
+
+
+def test_a_bare_first_option_goes_to_the_positional_field():
+    assert parse_spec("captum:Saliency,x=1") == ("captum", {"": "Saliency", "x": "1"})
+    assert EXPLAINERS.load("captum:Saliency") == EXPLAINERS.load("captum:method=Saliency")
 
 
 def test_two_plugins_of_one_name_are_refused_by_name():

@@ -133,6 +133,13 @@ class Registry:
         """Instantiate ``name`` or ``name:key=value,...``; unknown options are an error that lists the known ones."""
         name, parsed = parse_spec(spec)
         target = self.get(name)
+        if "" in parsed:
+            positional = getattr(target, "positional", "")
+            if not positional:
+                raise UnknownNameError(
+                    f"option must be written key=value, got {parsed['']!r} in {spec!r}; example: gradient_shap:n_samples=20"
+                )
+            parsed[positional] = parsed.pop("")
         options = {**parsed, **options}
         if is_dataclass(target):
             known = {f.name: f for f in fields(target) if f.init}
@@ -149,16 +156,18 @@ class Registry:
 
 
 def parse_spec(spec: str) -> tuple[str, dict[str, str]]:
-    """Split ``name:key=value,key=value`` into the name and its options.
+    """Split ``name:key=value,key=value`` into the name and its options; a bare first item (``captum:Saliency``) has the key "".
 
     Raises:
-        UnknownNameError: If an option has no ``=``.
+        UnknownNameError: If a later option has no ``=``.
     """
     name, _, rest = spec.partition(":")
     options: dict[str, str] = {}
-    for item in filter(None, rest.split(",")):
+    for position, item in enumerate(filter(None, rest.split(","))):
         key, sign, value = item.partition("=")
-        if not sign:
+        if not sign and position == 0:
+            key, value = "", key
+        elif not sign:
             raise UnknownNameError(f"option must be written key=value, got {item!r} in {spec!r}; example: gradient_shap:n_samples=20")
         options[key.strip()] = value.strip()
     return name, options
