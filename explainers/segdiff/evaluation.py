@@ -46,6 +46,38 @@ def evaluate(
     return {"mean": sum(scores[r] for r in model.recipes if r in scores) / len(model.recipes), **scores}
 
 
+def calibration(network: SegDiffNetwork, model: ModelConfig, examples: Examples, *, device: str = "cpu") -> dict[str, float]:
+    """Return ``reliability`` of the default sampling over all known cells and recipes of the examples."""
+    columns: list[tuple[Tensor, Tensor, Tensor]] = []
+    for i in range(len(examples)):
+        batch = examples.batch([i])
+        drawn = posterior(network, model, batch.image.to(device), [torch.Generator().manual_seed(i)], Sampling())
+        known = batch.weight.expand_as(batch.mask) > 0
+        columns.append((drawn.mean.cpu()[known], drawn.variance.cpu()[known], batch.mask[known]))
+    probability, variance, mask = (torch.cat(column) for column in zip(*columns, strict=True))
+    return reliability(probability, variance, mask)
+
+
+def reliability(probability: Tensor, variance: Tensor, mask: Tensor, bins: int = 20) -> dict[str, float]:
+    """Tell whether probabilities and variances of cells, all (n,), say how often and how far the mask differs.
+
+    ``calibration_error`` is the expected calibration error (Naeini et al. 2015): the mean gap between probability and frequency over bins
+    of probability. ``squared_error`` is what ``expected_squared_error``, the mean of p (1 - p), predicts. ``variance`` over samples is a
+    part of it; ``deviation_correlation`` is Pearson's between the samples' standard deviation and the absolute error.
+    """
+    error, deviation = (probability - mask).double(), variance.double().sqrt()
+    place = (probability * bins).long().clamp(0, bins - 1)
+    gaps = torch.zeros(bins, dtype=torch.float64).index_add_(0, place, error)
+    spread = float(deviation.std())
+    return {
+        "calibration_error": float(gaps.abs().sum()) / len(error),
+        "squared_error": float((error**2).mean()),
+        "expected_squared_error": float((probability * (1 - probability)).double().mean()),
+        "variance": float(variance.double().mean()),
+        "deviation_correlation": float(torch.corrcoef(torch.stack([deviation, error.abs()]))[0, 1]) if spread else 0.0,
+    }
+
+
 def generalized_dice(heatmap: Tensor, mask: Tensor, valid: Tensor) -> float:
     """Return Generalized Dice (Sudre et al. 2017, arXiv:1707.03237) of the |mask| largest valid cells against the mask, both classes."""
     scores, wanted = heatmap[valid], mask[valid] > 0

@@ -10,6 +10,7 @@ import torch
 
 from xaibench.explainers.segdiff.checkpoints import Run
 from xaibench.explainers.segdiff.data import cached
+from xaibench.explainers.segdiff.evaluation import calibration
 from xaibench.explainers.segdiff.network import parameters
 from xaibench.explainers.segdiff.training import TrainingConfig, train
 from xaibench.explainers.segdiff.weights import dump, write
@@ -56,6 +57,9 @@ def train_explainer(
             progress(int(record["step"]), config.steps)
 
     run = train(config, examples, dev, out=out, device=device, report=report)
+    run.network.load_state_dict(run.best_weights)
+    if dev is not None:
+        run.best_scores = run.best_scores | {"calibration": calibration(run.network.eval(), config.model, dev, device=device)}
     known = card(config, run, task=task.name, data=task.fingerprint(), examples=len(examples), device=device)
     write(Path(out) / f"{config.model.method}-{task.name}.safetensors", config.model, run.best_weights, known)
     return known

@@ -14,7 +14,7 @@ import torch
 from xaibench.errors import DataError, WeightsError
 from xaibench.explainers.segdiff.checkpoints import records
 from xaibench.explainers.segdiff.data import Batch, Examples, Recipe, augment, cached, from_clips
-from xaibench.explainers.segdiff.evaluation import evaluate, generalized_dice
+from xaibench.explainers.segdiff.evaluation import evaluate, generalized_dice, reliability
 from xaibench.explainers.segdiff.frontend import FrontEnd
 from xaibench.explainers.segdiff.job import train_explainer
 from xaibench.explainers.segdiff.training import TrainingConfig, segmentation_loss, start, train
@@ -173,6 +173,7 @@ def test_a_job_writes_weights_and_a_card_that_describe_each_other(tmp_path: Path
     assert model.sha256 == written["weights_sha256"] == known["weights_sha256"]
     assert written["file_bytes"] == path.stat().st_size
     assert (written["data_fingerprint"], written["steps"], written["examples"]) == ("louder-1", 6, 6)
+    assert written["dev"]["calibration"]["calibration_error"] < 0.2
     assert done == [(i, 6) for i in range(1, 7)]
     dev = cached(Louder(), "dev", run_config.plain_examples(), tmp_path / "examples")
     assert evaluate(model.network, model.config, dev)["mean"] == pytest.approx(written["dev"]["mean"], abs=1.0)
@@ -204,6 +205,19 @@ def test_generalized_dice_by_hand() -> None:
     mask.view(-1)[[19, 18, 0, 1]] = 1
     value = 2 * (2 / 16 + 14 / 256) / (8 / 16 + 32 / 256)
     assert generalized_dice(heatmap, mask, torch.ones(4, 5) > 0) == pytest.approx(value)
+
+
+def test_reliability_knows_calibrated_from_overconfident_probabilities() -> None:
+    generator = torch.Generator().manual_seed(0)
+    probability = torch.rand(200_000, generator=generator)
+    mask = (torch.rand(200_000, generator=generator) < probability).float()
+    honest = reliability(probability, probability * (1 - probability), mask)
+    assert honest["calibration_error"] < 0.01
+    assert honest["squared_error"] == pytest.approx(honest["expected_squared_error"], rel=0.02) == pytest.approx(1 / 6, rel=0.02)
+    assert honest["deviation_correlation"] > 0.3
+    sure = reliability((probability > 0.5).float(), torch.zeros(200_000), mask)
+    assert sure["calibration_error"] == pytest.approx(0.25, abs=0.01)
+    assert sure["deviation_correlation"] == 0
 
 
 @pytest.mark.parametrize(
