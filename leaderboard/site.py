@@ -13,13 +13,13 @@ from typing import Any
 
 import xaibench
 from xaibench.errors import RunError, XaibenchError
-from xaibench.leaderboard import pictures
+from xaibench.leaderboard import notes, pictures
 from xaibench.leaderboard.curves import Plot, plots, read_curves
 from xaibench.leaderboard.pages import render
 from xaibench.leaderboard.rows import Board, Row, Run, Score, number, read_run
 from xaibench.leaderboard.samples import Sample, Studio, choose, read_units
 from xaibench.leaderboard.views import Leaderboard, Matrix, by_occluder, by_vocoder, headline, leaderboard
-from xaibench.leaderboard.words import CHANCE_GDICE, MEANINGLESS_ABOVE, METRICS, PRIMARY, PRIOR, STRATIFIED, MetricWords, clean
+from xaibench.leaderboard.words import CHANCE_GDICE, MEANINGLESS_ABOVE, PRIMARY, clean
 from xaibench.types import Detector, Task
 
 N_SAMPLES = 12
@@ -61,6 +61,7 @@ class Section:
     clusters: str
     gate: str
     few: str
+    few_curves: str
     figures: tuple[Figure, ...]
     views: tuple[Leaderboard, ...]
     vocoders: Matrix | None
@@ -121,7 +122,7 @@ def _build(run: Run, out: Path, tasks: dict[str, Task], detectors: dict[str, Det
         title=sections[0].headline if sections else "nothing was measured",
         sections=sections,
         tier=run.summary.get("tier", ""),
-        explained=_explained(run.boards),
+        explained=notes.explained(run.boards),
         dead=f"{100 * MEANINGLESS_ABOVE:.0f}",
         provenance=_provenance(run),
         version=xaibench.__version__,
@@ -145,9 +146,10 @@ def _section(run: Run, board: Board, at: int, curves: Sequence[Mapping[str, Any]
         headline=headline(board, recipe),
         n_explainers=len(board.ranked("explainer", recipe)),
         n_clips=most.n_total,
-        clusters=_clusters(most),
-        gate=_gate(detector),
+        clusters=notes.clusters(most),
+        gate=notes.gate(detector),
         few=f"Only {most.n_total} clips: not enough to rank. Intervals are wide and no row gets a tier." if 0 < most.n_total < 20 else "",
+        few_curves=notes.few_curves(detector, str(run.summary.get("tier", ""))),
         figures=_figures(board, recipe),
         views=tuple(leaderboard(board, r, CHANCE_GDICE) for r in board.recipes or ("",)),
         vocoders=by_vocoder(board, recipe),
@@ -169,21 +171,6 @@ def _detector_record(run: Run, board: Board) -> Mapping[str, Any]:
         ):
             return record
     return {}
-
-
-def _gate(record: Mapping[str, Any]) -> str:
-    """Say how many clips count for the detector-dependent scores."""
-    passed, total = record.get("n_gated"), record.get("n_clips")
-    if passed is None or total is None:
-        return ""
-    gap = f"at least {record.get('gap_gate', 2.0):g} log-odds"
-    return f"On {passed} of {total} clips the detector separates the twins by {gap}; only those count where its answer matters."
-
-
-def _clusters(score: Score) -> str:
-    parts = [f"{n} {word}" for n, word in ((score.clusters_utterance, "utterances"), (score.clusters_speaker, "speakers")) if n]
-    by = f", intervals over {score.interval_by}s" if score.interval_by else ""
-    return " from ".join(parts[:1]) + (f" of {parts[1]}" if len(parts) > 1 else "") + (by if parts else "")
 
 
 def _figures(board: Board, recipe: str) -> tuple[Figure, ...]:
@@ -271,25 +258,6 @@ def _detector(run: Run, board: Board, detectors: dict[str, Detector]) -> Detecto
             return None
         detectors[board.detector] = loaded.eval().requires_grad_(False)
     return detectors[board.detector]
-
-
-def _explained(boards: Sequence[Board]) -> list[tuple[MetricWords, str]]:
-    """Return the metrics of the run with their words, and beside a metric whose floor is a measured prior its value here."""
-    measured = {name for board in boards for name in board.metrics}
-    known = [words for words in METRICS.values() if words.name in measured and words.text]
-    return [(words, _floor(boards) if words.name == STRATIFIED else "") for words in known]
-
-
-def _floor(boards: Sequence[Board]) -> str:
-    """Say what the prior of frequency and level scores in stratified AUC, board by board and truth by truth."""
-    told = []
-    for board in boards:
-        row = next((row for row in board.rows if row.explainer == PRIOR), None)
-        for recipe in board.recipes if row else ():
-            score = row.score(STRATIFIED, recipe=recipe) if row else None
-            if score is not None and score.mean is not None:
-                told.append(f"{number(score.mean, STRATIFIED)} ({board.task}, {board.detector}, truth {recipe})")
-    return f"{PRIOR} here: {', '.join(told)}." if told else ""
 
 
 def _csv(boards: Sequence[Board]) -> bytes:

@@ -44,7 +44,7 @@ class BoardText:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         """Give the headline, the table, and what must be known to read it."""
         board = self.board
-        yield Text(headline(board, self.recipe), style="bold")
+        yield Text(clean(headline(board, self.recipe)), style="bold")
         yield Text(f"{clean(board.task)} · {clean(board.detector)} · truth {clean(self.recipe)}", style="dim")
         yield self._table(options.max_width)
         for line in (*self._faithfulness(), self._legend()):

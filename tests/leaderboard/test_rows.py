@@ -129,8 +129,13 @@ def test_columns_go_and_come_with_the_width_of_the_terminal(width: int, headings
 
 def test_names_in_the_terminal_keep_both_ends_and_send_no_escape_codes() -> None:
     options = "integrated_gradients:steps=128,baseline=a_long_one,batch="
-    text = "\n".join(printed(80, record(options + "1", 0.2), record(options + "2", 0.2), record("\x1b[31mred[bold]", 0.2)))
-    assert "\ufffd[31mred[bold]" in text
+    text = "\n".join(
+        printed(
+            80, record(options + "1", 0.2), record(options + "2", 0.2), record("\x1b[31mred[bold]", 0.4, beats_best_control=True, tier=1)
+        )
+    )
+    assert text.count("\ufffd[31mred[bold]") == 2, "in the headline and in its row"
+    assert "\x1b" not in text
     assert all(f"batch={i} " in text for i in (1, 2))
     assert max(map(len, text.splitlines())) <= 80
 

@@ -101,6 +101,31 @@ def test_floor_of_stratified_auc_is_what_the_prior_scored(toy_run: Path, tmp_pat
     assert "falls to about 50" not in page
 
 
+@pytest.mark.parametrize(
+    ("tier", "clips", "words"),
+    [
+        (
+            "quick",
+            12,
+            "In the quick tier the faithfulness curves run on 12 clips, under the 20 needed for a tier, so they are shown",
+        ),
+        ("full", 19, "The faithfulness curves run on 19 clips, under the 20 needed for a tier, so they are shown without tiers."),
+        ("full", 20, ""),
+    ],
+)
+def test_curves_on_few_clips_say_that_they_have_no_tiers(tier: str, clips: int, words: str, toy_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(toy_run, run)
+    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    summary["tier"] = tier
+    summary["detectors"][0] |= {"curve_clips": clips, "min_clips": 20}
+    (run / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    page = Page(build(run, samples=0)).text
+    assert words in page
+    assert ("faithfulness curves run on" in page) == bool(words)
+    assert ("run with --full" in page) == (tier == "quick")
+
+
 def test_faithfulness_is_greyed_by_row_and_occluder(report: Path) -> None:
     text = Page(report / "index.html").text
     board = text[text.index('id="board-0-0"') : text.index('id="board-0-1"')]
