@@ -34,6 +34,7 @@ def test_stations_are_linked_for_type_checkers_and_not_installed_under_generic_n
 def test_imports_run_one_way():
     result = subprocess.run(
         [Path(sys.executable).parent / "lint-imports"],
+        check=False,
         cwd=ROOT,
         capture_output=True,
         text=True,
