@@ -17,8 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-LEAK = 0.2
-RESIDUAL_SCALE = 0.2
+from xaibench.explainers.segdiff.rrdb import LEAK, RRDB, conv3x3
 
 
 @dataclass(frozen=True)
@@ -87,43 +86,9 @@ def _zero(module: nn.Conv2d | nn.Conv1d) -> nn.Module:
     return module
 
 
-def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1)
-
-
 def _edge(inputs: int, outputs: int, config: NetworkConfig) -> nn.Conv2d:
     """First or last convolution: 3 x 3 cells on the plain grid, one block of cells under a stem."""
-    return _conv(inputs, outputs) if config.stem == (1, 1) else nn.Conv2d(inputs, outputs, 1)
-
-
-class DenseBlock(nn.Module):
-    """Five convolutions, each of which sees all before it (Wang et al. 2018, figure 4)."""
-
-    def __init__(self, features: int, growth: int) -> None:
-        super().__init__()
-        widths = [growth] * 4 + [features]
-        self.convs = nn.ModuleList(_conv(features + i * growth, width) for i, width in enumerate(widths))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to the same shape."""
-        seen = x
-        for conv in self.convs[:-1]:
-            seen = torch.cat([seen, nn.functional.leaky_relu(conv(seen), LEAK)], dim=1)
-        out: Tensor = x + RESIDUAL_SCALE * self.convs[-1](seen)
-        return out
-
-
-class RRDB(nn.Module):
-    """Three dense blocks under a common residual."""
-
-    def __init__(self, features: int, growth: int) -> None:
-        super().__init__()
-        self.blocks = nn.Sequential(*(DenseBlock(features, growth) for _ in range(3)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to the same shape."""
-        out: Tensor = x + RESIDUAL_SCALE * self.blocks(x)
-        return out
+    return conv3x3(inputs, outputs) if config.stem == (1, 1) else nn.Conv2d(inputs, outputs, 1)
 
 
 class ImageEncoder(nn.Module):
@@ -133,9 +98,9 @@ class ImageEncoder(nn.Module):
         super().__init__()
         features = config.rrdb_features
         self.first = _edge(inputs, features, config)
-        self.trunk = nn.Sequential(*(RRDB(features, config.rrdb_growth) for _ in range(config.rrdb_blocks)), _conv(features, features))
-        self.high = _conv(features, features)
-        self.last = _conv(features, config.model_channels)
+        self.trunk = nn.Sequential(*(RRDB(features, config.rrdb_growth) for _ in range(config.rrdb_blocks)), conv3x3(features, features))
+        self.high = conv3x3(features, features)
+        self.last = conv3x3(features, config.model_channels)
 
     def forward(self, image: Tensor) -> Tensor:
         """Encode the image."""
@@ -150,9 +115,9 @@ class ResBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, embedding: int) -> None:
         super().__init__()
-        self.norm_in, self.conv_in = _norm(inputs), _conv(inputs, outputs)
+        self.norm_in, self.conv_in = _norm(inputs), conv3x3(inputs, outputs)
         self.embed = nn.Linear(embedding, outputs)
-        self.norm_out, self.conv_out = _norm(outputs), _zero(_conv(outputs, outputs))
+        self.norm_out, self.conv_out = _norm(outputs), _zero(conv3x3(outputs, outputs))
         self.skip = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
@@ -192,7 +157,7 @@ class Stage(nn.Module):
         super().__init__()
         self.block = ResBlock(inputs, outputs, 4 * config.model_channels)
         self.attention = Attention(outputs, config.heads) if downsample in config.attention_downsample else nn.Identity()
-        self.up = _conv(outputs, outputs) if resize == "up" else None
+        self.up = conv3x3(outputs, outputs) if resize == "up" else None
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """Map (B, C, H, W) and (B, E) to (B, C', H, W), or twice as high and wide."""
@@ -219,7 +184,7 @@ class UNet(nn.Module):
                 channels = mult * base
                 skips.append(channels)
             if level < last:
-                self.down.append(_conv(channels, channels, stride=2))
+                self.down.append(conv3x3(channels, channels, stride=2))
                 skips.append(channels)
         self.middle = nn.ModuleList(
             [ResBlock(channels, channels, width), Attention(channels, config.heads), ResBlock(channels, channels, width)]
