@@ -32,27 +32,27 @@ class TrainingConfig:
     """A training run: what is trained, how long, and with which loss."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
-    steps: int = 4000
-    batch_size: int = 8
+    steps: int = 5500
+    batch_size: int = 4
     learning_rate: float = 2e-3
-    warmup: int = 100
+    warmup: int = 50
     weight_decay: float = 0.01
     ema: float = 0.998
     positive_weight: float = 1.0
     """Weight of masked cells in the cross-entropy; above 1 the logits are no longer calibrated."""
     dice_weight: float = 0.0
-    terminal_share: float = 0.5
+    terminal_share: float = 0.4
     """Share of training steps that start from pure noise."""
     crop_frames: int = 0
     """Frames of the random crop that a step sees of each example; 0 for all."""
     clip_norm: float = 1.0
-    evaluate_every: int = 500
+    evaluate_every: int = 300
     seed: int = 0
     initial: str = ""
     """Weights file to start from; empty for random ones."""
     precision: str = "float32"
     """``bf16`` runs the network under autocast."""
-    copies: int = 1
+    copies: int = 2
     """Examples made of each pair: itself and augmented ones."""
 
     def __post_init__(self) -> None:

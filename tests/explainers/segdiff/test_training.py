@@ -58,7 +58,9 @@ class Louder(Task):
 
 
 def config(method: str = "specsegdiff", **options: object) -> TrainingConfig:
-    return replace(TrainingConfig(model=preset(method, "tiny"), steps=8, batch_size=2, warmup=2, evaluate_every=4, ema=0.9), **options)
+    return replace(
+        TrainingConfig(model=preset(method, "tiny"), steps=8, batch_size=2, warmup=2, evaluate_every=4, ema=0.9, copies=1), **options
+    )
 
 
 def examples(count: int = 4) -> Examples:
