@@ -8,6 +8,7 @@ RESIDUAL_SCALE = 0.2
 
 
 def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    """Return a 3 x 3 convolution that keeps the size, but for its stride."""
     return nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1)
 
 
