@@ -20,7 +20,7 @@ from xaibench.leaderboard.evidence import Place, places
 from xaibench.leaderboard.pages import render
 from xaibench.leaderboard.rows import interval, number, read_run, verdict
 from xaibench.leaderboard.samples import Listen, Track
-from xaibench.leaderboard.words import PRIMARY, clean
+from xaibench.leaderboard.words import CHANCE_GDICE, PRIMARY, clean
 from xaibench.tasks.spectrogram import DEFAULT_STFT, STFTConfig, magnitude, valid_cells
 from xaibench.types import SAMPLE_RATE, Detector, Explainer
 
@@ -87,6 +87,7 @@ def explain_files(
     references: Tensor | None = None,
     run: str | Path | None = None,
     progress: Advance | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Path:
     """Explain recordings and write a page, sounds, pictures and ``explanation.json``.
 
@@ -97,7 +98,8 @@ def explain_files(
         out: Folder of the page.
         references: Bona fide recordings for explainers that need them, (R, T); by default those of the embedded corpus.
         run: Run folder whose leaderboard says how far this explainer can be trusted.
-        progress: Called with windows done and windows in all.
+        progress: Called with windows done and windows in all, as far as files are read; a file not yet read counts as one.
+        tell: Called with the sentence of each file of several that cannot be read, at once.
 
     Returns:
         Path of ``index.html``.
@@ -110,12 +112,19 @@ def explain_files(
     from xaibench.tasks.cache import atomic_write
 
     target = Path(out)
-    paths = _recordings(files)
+    paths, trust = _recordings(files), _trust(run, explainer)
     analyst = _Analyst(_prepared(explainer, detector), detector.eval(), references, target)
     try:
         target.mkdir(parents=True, exist_ok=True)
-        found = [analyst.explain(path, at, progress) for at, path in enumerate(paths)]
-        trust = _trust(run, explainer)
+        found, done = list[Explained](), 0
+        for at, path in enumerate(paths):
+            advance = _offset(progress, done, len(paths) - at - 1)
+            found.append(analyst.explain(path, at, advance))
+            done += max(len(found[-1].windows), 1)
+            if found[-1].error:
+                advance(1, 1)
+                if tell and len(paths) > 1:
+                    tell(found[-1].error)
         document = _document(found, explainer, detector, trust)
         atomic_write(target / "explanation.json", (json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
         page = render(
@@ -128,6 +137,16 @@ def explain_files(
     if len(failed) == len(found):
         raise AudioError(failed[0] + (f" ({len(failed) - 1} more files failed, see {target / 'index.html'})" if len(failed) > 1 else ""))
     return target / "index.html"
+
+
+def _offset(progress: Advance | None, before: int, files_left: int) -> Advance:
+    """Turn the windows of one file into those of the whole job."""
+
+    def advance(done: int, total: int) -> None:
+        if progress:
+            progress(before + done, before + total + files_left)
+
+    return advance
 
 
 def _recordings(files: Sequence[str | Path]) -> list[Path]:
@@ -161,7 +180,7 @@ class _Analyst:
         self.grid: STFTConfig = getattr(explainer, "stft", DEFAULT_STFT)
         self.explainer, self.references = _embedded(explainer, references)
 
-    def explain(self, path: Path, at: int, progress: Advance | None) -> Explained:
+    def explain(self, path: Path, at: int, progress: Advance) -> Explained:
         """Read, judge and explain one recording; what is wrong with it is told, not raised."""
         from xaibench.tasks.audio import decoded_sha256, describe, read_audio, tile
 
@@ -179,8 +198,7 @@ class _Analyst:
         for i, (start, piece, answer) in enumerate(zip(starts, pieces, answers, strict=True)):
             window = Window(start / SAMPLE_RATE, len(piece) / SAMPLE_RATE, answer)
             windows.append(self._detail(window, piece, f"{at:03}-{i:03}", int(digest[:12], 16) + i) if i in worth else window)
-            if progress:
-                progress(i + 1, len(pieces))
+            progress(i + 1, len(pieces))
         about = describe(waveform)
         told = [("the recording is silent", about.silent), ("the recording is clipped", about.clipped)]
         told.append(("it is shorter than the detector's input and was repeated", len(waveform) < length))
@@ -266,8 +284,10 @@ def _trust(run: str | Path | None, explainer: Explainer) -> str:
             score = row.score(PRIMARY, recipe=recipe) if row.explainer == label else None
             if score is not None and score.mean is not None:
                 words = f"On {board.task}, where the evidence is known, it scores {number(score.mean)} GDice"
-                standing = verdict(row, board, recipe, named=True) or "is a control"
-                return f"{words} ({interval(score) or 'no interval'}); chance is 9.5 and 100 is perfect. It {standing}."
+                standing = f"It {verdict(row, board, recipe, named=True) or 'is a control'}."
+                if row.group == "explainer" and score.beats_best_control is None:
+                    standing = f"Whether it beats the controls was not tested: {clean(score.note) or 'nothing to compare with'}."
+                return f"{words} ({interval(score) or 'no interval'}); chance is {number(CHANCE_GDICE)} and 100 is perfect. {standing}"
     return f"The leaderboard given has no row {label!r}, so nothing is known of how far this method can be trusted."
 
 

@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ import soundfile
 import torch
 from torch import Tensor
 
-from xaibench.errors import AudioError, NotApplicableError
+from xaibench.errors import AudioError, NotApplicableError, RunError
 from xaibench.leaderboard.explain import explain_files
 from xaibench.tasks.spectrogram import DEFAULT_STFT, STFTConfig, magnitude
 from xaibench.types import Detector, Explainer
@@ -91,6 +92,59 @@ def test_bad_files_are_told_and_the_others_go_on(tmp_path: Path) -> None:
     assert "it is shorter than the detector" in text
 
 
+def test_progress_and_bad_files_are_told_while_the_job_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "bad.wav").write_text("no audio", encoding="utf-8")
+    files = [record(tmp_path / "long.wav", NOISE), tmp_path / "bad.wav", record(tmp_path / "short.wav", NOISE[:30_000])]
+    heard: list[tuple[int, int] | str] = []
+    explain_files(files, Energy(), LoudIsSpoof(), tmp_path / "out", progress=lambda *at: heard.append(at), tell=heard.append)
+    said = heard.pop(-2)
+    assert heard == [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]
+    assert "bad.wav" in str(said)
+
+
+@pytest.mark.parametrize(
+    ("waveform", "note"),
+    [
+        (torch.zeros(64_600), "the recording is silent"),
+        ((30 * NOISE[:64_600]).clamp(-1, 1), "the recording is clipped"),
+        (NOISE[:64_600], ""),
+    ],
+)
+def test_silent_and_clipped_recordings_are_noted(tmp_path: Path, waveform: Tensor, note: str) -> None:
+    page = explain_files([record(tmp_path / "a.wav", waveform)], Energy(), LoudIsSpoof(), tmp_path / "out").read_text(encoding="utf-8")
+    assert [text for text in ("the recording is silent", "the recording is clipped") if text in page] == ([note] if note else [])
+
+
+def test_trust_says_how_the_explainer_stood_in_the_run(tmp_path: Path, toy_run: Path) -> None:
+    for name, standing in (("specsegdiff", "It beats every control."), ("energy", "It is a control.")):
+        out = tmp_path / name
+        (out / "in").mkdir(parents=True)
+        explainer = type("Named", (Energy,), {"name": name})()
+        explain_files([record(out / "in" / "a.wav", NOISE[:64_600])], explainer, LoudIsSpoof(), out, run=toy_run)
+        trust = json.loads((out / "explanation.json").read_text(encoding="utf-8"))["trust"]
+        assert trust.startswith("On toy, where the evidence is known, it scores ")
+        assert trust.endswith(standing)
+
+
+def test_trust_admits_that_too_little_was_measured(tmp_path: Path, toy_run: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(toy_run, run)
+    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    summary["rows"] = [{**r, "tier": None, "beats_best_control": None, "note": "not enough clips: 6 of 20"} for r in summary["rows"]]
+    (run / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    explainer = type("Named", (Energy,), {"name": "saliency"})()
+    text = explain_files([record(tmp_path / "a.wav", NOISE[:64_600])], explainer, LoudIsSpoof(), tmp_path / "out", run=run).read_text(
+        "utf-8"
+    )
+    assert "Whether it beats the controls was not tested: not enough clips: 6 of 20." in text
+
+
+def test_run_that_cannot_be_read_stops_before_the_work(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"must hold manifest\.json"):
+        explain_files([record(tmp_path / "a.wav", NOISE[:64_600])], Energy(), LoudIsSpoof(), tmp_path / "out", run=tmp_path)
+    assert not (tmp_path / "out").exists()
+
+
 def test_nothing_readable_is_an_error_and_still_a_page(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match=r"1 more files failed"):
         explain_files([tmp_path / "no.wav", tmp_path / "nor.wav"], Energy(), LoudIsSpoof(), tmp_path / "out")
@@ -129,3 +183,19 @@ def test_page_is_repeatable_and_quotes_the_leaderboard(tmp_path: Path, toy_run: 
     texts = [explain_files([clip], Energy(), LoudIsSpoof(), tmp_path / str(i), run=toy_run).read_bytes() for i in range(2)]
     assert texts[0] == texts[1]
     assert b"has no row &#39;energy_toy&#39;" in texts[0]
+
+
+def test_command_tells_bad_files_on_stderr_and_quotes_the_run(tmp_path: Path, toy_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from typer.testing import CliRunner
+
+    from xaibench.cli import app
+
+    toys = {"detector": LoudIsSpoof(), "explainer": type("Named", (Energy,), {"name": "energy"})()}
+    monkeypatch.setattr("xaibench.registry.Registry.load", lambda registry, spec, **options: toys[registry.kind])
+    (tmp_path / "bad.wav").write_text("no audio", encoding="utf-8")
+    files = [str(tmp_path / "bad.wav"), str(record(tmp_path / "a.wav", NOISE[:64_600]))]
+    done = CliRunner().invoke(app, ["explain", *files, "--run", str(toy_run), "--out", str(tmp_path / "out")])
+    assert done.exit_code == 0
+    assert "not explained: path must be a readable audio file" in done.stderr
+    assert done.stdout.strip() == (tmp_path / "out" / "index.html").as_uri()
+    assert "It is a control." in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")

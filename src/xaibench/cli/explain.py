@@ -11,12 +11,20 @@ def explain(
     explainer: Annotated[str, typer.Option("--explainer", "-e", help="NAME or NAME:option=value,...")] = "specsegdiff",
     detector: Annotated[str, typer.Option(help="detector whose verdict is explained")] = "spectrogram_cnn",
     detector_weights: Annotated[Path | None, typer.Option(help="checkpoint of the detector")] = None,
+    run: Annotated[Path | None, typer.Option(help="run folder whose leaderboard tells how far the explainer can be trusted")] = None,
     out: Annotated[Path, typer.Option(help="folder for the page, the sounds and the JSON")] = Path("explanations"),
 ) -> None:
     """Say where the evidence lies, as a picture, as sound and as JSON. A heatmap is no proof."""
+    from xaibench.cli.progress import bar
     from xaibench.leaderboard.explain import explain_files
     from xaibench.registry import DETECTORS, EXPLAINERS
 
     model = DETECTORS.load(detector, **({"weights": str(detector_weights)} if detector_weights else {}))
-    page = explain_files(files, EXPLAINERS.load(explainer), model, out)
+    method = EXPLAINERS.load(explainer)
+    with bar("explain") as progress:
+        page = explain_files(files, method, model, out, run=run, progress=progress, tell=_tell)
     typer.echo(page.resolve().as_uri())
+
+
+def _tell(sentence: str) -> None:
+    typer.echo(f"not explained: {sentence}", err=True)
