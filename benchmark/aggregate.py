@@ -1,4 +1,8 @@
-"""Clip values to table rows: means over clusters with intervals, failures imputed, tiers, and whether a row beats the best control."""
+"""Clip values to table rows: means over clusters with intervals, failures imputed, tiers, and whether a row beats the best control.
+
+Clusters are speakers where the clips with a value have enough of them, else utterances: for a mean its own clips count, for tiers and
+verdicts, which use one kind per place, the clips on which all rows of the place have a value.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,12 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xaibench.benchmark.statistics import Interval, cluster_bootstraps, tiers
+from xaibench.benchmark.statistics import Interval, cluster_bootstraps, holm, paired_p, tiers
 from xaibench.benchmark.suite import Suite
 from xaibench.benchmark.summary import SummaryRow
 from xaibench.benchmark.units import FAILED, ClipRef
 
 COLUMNS_AT_ONCE = 128
+ALPHA = 0.05
 WHOLE = ("all", "seen", "unseen")
 """Slices on which every metric is shown; the others show the primary ones."""
 
@@ -123,11 +128,23 @@ class Aggregator:
         wanted = [i for i, column in enumerate(block.columns) if name in WHOLE or column[4] in self.suite.sliced_metrics]
         part = block.take(inside, wanted)
         intervals = {by: self._intervals(part.values, part.clusters(by)) for by in ("utterance", "speaker")}
-        by = "speaker" if len(set(part.clusters("speaker"))) >= self.suite.min_speakers else "utterance"
-        tier, beats = self._tiers(part, by, intervals[by]), self._beats(part, by, intervals[by])
+        tier: dict[int, int | None] = {}
+        beats: dict[int, bool] = {}
+        for place, members in by_place(part.columns).items():
+            rows = [j for j in members if not self.rows[part.columns[j][0]].oracle and self._enough(intervals["utterance"][j])]
+            if place[3] in self.higher and rows:
+                clusters = part.clusters(self._kind(part, np.asarray(np.isfinite(part.values[:, rows]).all(1))))
+                tier |= self._tiers(part, rows, clusters, self.higher[place[3]])
+                beats |= self._beats(part, rows, clusters, self.higher[place[3]])
         for j, _ in enumerate(wanted):
             if part.asked[:, j].any():
+                by = self._kind(part, np.isfinite(part.values[:, j]))
                 yield self._row(part, j, name, {k: v[j] for k, v in intervals.items()}, by, tier.get(j), beats.get(j))
+
+    def _kind(self, part: Block, clips: Mask) -> str:
+        """Choose the clusters of some clips: speakers if there are enough of them, else utterances."""
+        speakers = {clip.speaker for clip, inside in zip(part.clips, clips, strict=True) if inside}
+        return "speaker" if len(speakers) >= self.suite.min_speakers else "utterance"
 
     def _intervals(self, values: Values, clusters: Sequence[str]) -> list[Interval]:
         """Return the interval of each column, some columns at a time: all draws of all columns at once would fill the memory."""
@@ -140,39 +157,29 @@ class Aggregator:
     def _enough(self, interval: Interval) -> bool:
         return interval.n >= self.suite.min_clips
 
-    def _competitors(self, part: Block, members: Sequence[int], intervals: Sequence[Interval]) -> list[int]:
-        return [j for j in members if not self.rows[part.columns[j][0]].oracle and self._enough(intervals[j])]
+    def _tiers(self, part: Block, rows: Sequence[int], clusters: Sequence[str], higher: bool) -> dict[int, int | None]:
+        """Rank the rows of a place in tiers; each pair of rows is compared on the clips where both have a value."""
+        ranks = tiers({part.columns[j][0]: part.values[:, j] for j in rows}, clusters, higher_is_better=higher, alpha=ALPHA)
+        return {j: ranks[part.columns[j][0]] for j in rows}
 
-    def _tiers(self, part: Block, by: str, intervals: Sequence[Interval]) -> dict[int, int | None]:
-        """Rank the rows of each place in tiers, oracles and rows with too few clips left out."""
-        found: dict[int, int | None] = {}
-        for place, members in by_place(part.columns).items():
-            if place[3] not in self.higher:
-                continue
-            rows = self._competitors(part, members, intervals)
-            scores = {part.columns[j][0]: part.values[:, j] for j in rows}
-            ranks = tiers(scores, part.clusters(by), higher_is_better=self.higher[place[3]])
-            found |= {j: ranks[part.columns[j][0]] for j in rows}
-        return found
+    def _beats(self, part: Block, rows: Sequence[int], clusters: Sequence[str], higher: bool) -> dict[int, bool]:
+        """Tell which explainers of a place beat the best control, which means all of them, oracles excepted.
 
-    def _beats(self, part: Block, by: str, intervals: Sequence[Interval]) -> dict[int, bool]:
-        """Compare every explainer with the best control of its place, clip by clip."""
-        pairs: list[tuple[int, int]] = []
-        for place, members in by_place(part.columns).items():
-            rows = self._competitors(part, members, intervals)
-            controls = [j for j in rows if part.columns[j][0] in self.suite.controls]
-            if place[3] in self.higher and controls:
-                sign = 1 if self.higher[place[3]] else -1
-                best = max(controls, key=lambda j: (sign * intervals[j].mean, part.columns[j][0]))
-                pairs += [(j, best) for j in rows if not self.rows[part.columns[j][0]].control]
-        if not pairs:
+        An explainer beats the controls if the paired interval of its difference from every one lies on the good side of zero, and the
+        largest p of these differences, corrected by Holm over the explainers of the place, is below 0.05. Which control happens to have
+        the best mean on these clips does not matter. Differences are taken clip by clip, where both have a value.
+        """
+        controls = [j for j in rows if self._competes_as_control(part.columns[j][0])]
+        own = [j for j in rows if not self.rows[part.columns[j][0]].control]
+        if not controls or not own:
             return {}
-        differences = part.values[:, [j for j, _ in pairs]] - part.values[:, [best for _, best in pairs]]
-        found = self._intervals(differences, part.clusters(by))
-        return {j: self._better(part.columns[j][4], i) for (j, _), i in zip(pairs, found, strict=True)}
-
-    def _better(self, metric: str, difference: Interval) -> bool:
-        return difference.low > 0 if self.higher[metric] else difference.high < 0
+        sign = 1.0 if higher else -1.0
+        ahead = {j: sign * (part.values[:, [j]] - part.values[:, controls]) for j in own}
+        largest = holm([np.nan_to_num(paired_p(difference, clusters), nan=1.0).max() for difference in ahead.values()])
+        found = dict.fromkeys(own, False)
+        for j, p in zip(own, largest, strict=True):
+            found[j] = bool(p < ALPHA) and all(i.low > 0 for i in self._intervals(ahead[j], clusters))
+        return found
 
     def _row(
         self, part: Block, j: int, name: str, intervals: Mapping[str, Interval], by: str, tier: int | None, beats: bool | None
@@ -218,7 +225,9 @@ class Aggregator:
         elif not self._enough(interval):
             notes.append(f"not enough clips: {interval.n} of {self.suite.min_clips}")
         if failed := int(part.failed[:, j].sum()):
-            notes.append(f"{failed} failed explanations take the lowest control")
+            imputed = int((part.failed[:, j] & np.isfinite(part.values[:, j])).sum())
+            notes += [f"{imputed} failed explanations take the lowest control"] if imputed else []
+            notes += [f"{failed - imputed} failed explanations have no value"] if failed > imputed else []
         return "; ".join(notes)
 
 

@@ -47,6 +47,7 @@ def finish(session: "Session", curves: "dict[str, Curves]", slow: dict[str, bool
     summary = Summary(
         run=plan.id,
         suite=world.suite.name,
+        suite_sha256=plan.suite_hash,
         tier=plan.tier,
         tasks=tasks,
         detectors=detectors,

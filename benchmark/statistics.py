@@ -245,9 +245,21 @@ def _told_apart(rows: list[Floats], clusters: Sequence[Hashable], alpha: float) 
     if not len(upper[0]):
         return apart
     differences = np.stack([rows[i] - rows[j] for i, j in zip(*upper, strict=True)], axis=1)
-    p = np.array([_t_test(column) for column in cluster_means(differences, clusters)[0].T])
-    apart[upper] = holm(p) < alpha
+    apart[upper] = holm(paired_p(differences, clusters)) < alpha
     return apart | apart.T
+
+
+def paired_p(differences: Floats, clusters: Sequence[Hashable]) -> Floats:
+    """Return the two-sided p of "the mean is zero" for many columns of paired differences at once.
+
+    Args:
+        differences: (n, M), NaN where undefined.
+        clusters: The cluster of each clip, n labels.
+
+    Returns:
+        (M,) p of Student's t on the cluster means of the defined clips; NaN with fewer than 2 such clusters.
+    """
+    return np.array([_t_test(column) for column in cluster_means(differences, clusters)[0].T])
 
 
 def _t_test(means: Floats) -> float:

@@ -99,6 +99,20 @@ def suite_by_name(name: str) -> Suite:
     return SUITES[name]
 
 
+def checked_suite(suite: str | Suite) -> Suite:
+    """Return a suite by name, or one of the user's own, which must not go by the name of a frozen one.
+
+    Raises:
+        UnknownNameError: If there is none of this name.
+        ValueError: If the name is taken.
+    """
+    if isinstance(suite, str):
+        return suite_by_name(suite)
+    if suite.name in SUITES and suite.content_hash() != SUITES[suite.name].content_hash():
+        raise ValueError(f"suite must have a name of its own, got another protocol called {suite.name!r}; give it a new name")
+    return suite
+
+
 def select_pairs(pairs: Sequence[Pair], count: int | None) -> list[Pair]:
     """Choose clips that spread over utterances, speakers and vocoders, whatever the order of ``pairs``; fewer are a prefix of more.
 

@@ -43,7 +43,8 @@ class SummaryRow(BaseModel):
     speaker_high: float | None
     tier: int | None
     beats_best_control: bool | None
-    """Whether the paired interval of the difference from the best control lies on the good side of zero; null where rows do not compete."""
+    """Whether the row is better than every control that is no oracle: each paired interval of the difference lies on the good side of zero,
+    and the largest p over controls, corrected by Holm over the explainers of the place, is below 0.05. Null where rows do not compete."""
     note: str
 
 
@@ -79,6 +80,8 @@ class Summary(BaseModel):
     schema_version: int = SUMMARY_SCHEMA
     run: str
     suite: str
+    suite_sha256: str = ""
+    """Hash of the protocol; boards compare only under equal ones."""
     tier: str
     tasks: tuple[dict[str, Any], ...]
     detectors: tuple[DetectorRow, ...]

@@ -59,12 +59,13 @@ class Tidy:
         self.plan, self.explanations, self.scores, self.items, self.expected = plan, explanations, scores, items, expected
         self.metrics = self._metric_names()
 
-    def _metric_names(self) -> dict[bool, list[str]]:
-        """Metrics that were measured, without and with an occluder: failed units show empty values for the same ones."""
-        names: dict[bool, set[str]] = defaultdict(set)
-        for score in self.scores.values():
-            names[bool(score.occluder)] |= set(score.values)
-        return {curves: sorted(names[curves]) for curves in (False, True)}
+    def _metric_names(self) -> dict[str, list[str]]:
+        """Metrics that were measured by occluder: failed units show empty values for the same ones."""
+        names: dict[str, set[str]] = defaultdict(set)
+        for item in (item for items in self.items.values() for item in items):
+            if item.key in self.scores:
+                names[item.occluder] |= set(self.scores[item.key].values)
+        return {occluder: sorted(found) for occluder, found in names.items()}
 
     def units(self) -> list[dict[str, Any]]:
         """Return the rows of ``units.parquet``, sorted."""
@@ -108,7 +109,7 @@ class Tidy:
         self, recipe: str, shown: Iterable[str], occluder: str, why: str, status: str
     ) -> Iterator[tuple[Column, float | None, str, str]]:
         for polarity in shown:
-            for metric in self.metrics[bool(occluder)]:
+            for metric in self.metrics.get(occluder, ()):
                 yield (recipe, polarity, occluder, metric), None, why, status
 
     def curves(self) -> Iterator[dict[str, Any]]:

@@ -5,7 +5,7 @@ import socket
 
 import pyarrow.parquet as pq
 import pytest
-from toys import Toy, ToyTask, toy_run
+from toys import SUITE, Toy, ToyTask, toy_run
 
 from xaibench.benchmark.results import CURVE_COLUMNS, TIMING_COLUMNS, Results
 from xaibench.benchmark.summary import Summary
@@ -55,6 +55,7 @@ def test_the_summary_is_strict_json_without_clock_or_host(results):
 def test_the_manifest_says_how_to_do_it_again(results):
     manifest = json.loads((results.path / "manifest.json").read_text())
     assert manifest["run"] == results.summary.run
+    assert manifest["suite_sha256"] == results.summary.suite_sha256 == SUITE.content_hash()
     assert manifest["explainers"]["oracle_mask"]["oracle"]
     assert manifest["explainers"]["toy_explainer:fault=nan"]["config"]["fault"] == "nan"
     assert manifest["tasks"]["toy"]["stft"] == {"window_samples": 256, "hop_samples": 128}

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from xaibench.benchmark.suite import SUITES, select_pairs, suite_by_name
+from xaibench.benchmark.suite import SUITES, checked_suite, select_pairs, suite_by_name
 from xaibench.errors import UnknownNameError
 from xaibench.types import Pair
 
@@ -26,6 +26,14 @@ def test_every_value_of_the_protocol_is_in_its_hash():
     assert replace(V1, gap_gate=1.9).content_hash() != V1.content_hash()
     slower = replace(V1.budgets["quick"], curves=replace(V1.budgets["quick"].curves, steps=9))
     assert replace(V1, budgets={**V1.budgets, "quick": slower}).content_hash() != V1.content_hash()
+
+
+def test_another_protocol_cannot_go_by_a_frozen_name():
+    assert checked_suite("xaibench-v1") is V1
+    assert checked_suite(replace(V1)) == V1
+    assert checked_suite(replace(V1, name="mine", gap_gate=0.0)).name == "mine"
+    with pytest.raises(ValueError, match="suite must have a name of its own, got another protocol called 'xaibench-v1'"):
+        checked_suite(replace(V1, gap_gate=0.0))
 
 
 def test_the_quick_tier_is_what_the_page_says():
