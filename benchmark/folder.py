@@ -1,21 +1,35 @@
 """The folder of a run: made, locked by one process, and never a folder that holds something else."""
 
+import errno
 import fcntl
 import json
 import os
 import shutil
 import socket
+import stat
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from xaibench.benchmark.journal import Journal
 from xaibench.errors import DataError, RunError
 from xaibench.tasks.cache import atomic_write
 
 MANIFEST = "manifest.json"
 JOURNAL = "journal.sqlite"
 DONE = "DONE"
-_OURS = (JOURNAL, f"{JOURNAL}-wal", f"{JOURNAL}-shm", "heatmaps", "report", "units.parquet", "curves.parquet", "timings.parquet")
+_OURS = (
+    JOURNAL,
+    f"{JOURNAL}-wal",
+    f"{JOURNAL}-shm",
+    "heatmaps",
+    "report",
+    "units.parquet",
+    "curves.parquet",
+    "timings.parquet",
+    "workers.log",
+)
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
 class RunFolder:
@@ -37,28 +51,60 @@ class RunFolder:
     def _refuse_foreign(self) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"out must be a folder, got the file {self.path}; choose another name")
-        known = self.path.is_dir() and ((self.path / "LOCK").exists() or (self.path / MANIFEST).exists())
-        if self.path.is_dir() and not known and any(self.path.iterdir()):
+        if self.path.is_dir() and any(self.path.iterdir()) and not self._ours():
             raise RunError(f"out must be new, empty or a run folder, got {self.path} with other files in it; choose another name")
 
+    def _ours(self) -> bool:
+        """Tell whether a run lives here: by its journal or manifest, or by the bare beginnings that a crash at the start leaves."""
+        if Journal.marks(self.path / JOURNAL):
+            return True
+        try:
+            found = json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return self._barely_begun()
+        return isinstance(found, dict) and {"schema_version", "run", "suite"} <= found.keys()
+
+    def _barely_begun(self) -> bool:
+        names = {entry.name for entry in self.path.iterdir()}
+        empty = all((self.path / name).stat().st_size == 0 for name in names & {JOURNAL})
+        heatmaps = self.path / "heatmaps"
+        return names <= {"heatmaps", "LOCK", JOURNAL, f"{JOURNAL}-journal"} and empty and heatmaps.is_dir() and not any(heatmaps.iterdir())
+
     def _acquire(self) -> None:
-        handle = os.open(self.path / "LOCK", os.O_RDWR | os.O_CREAT, 0o644)
+        name = self.path / "LOCK"
+        if name.is_symlink() or (name.exists() and not name.is_file()):
+            raise RunError(f"LOCK must be a plain file, got a link or device at {name}; choose another --out")
+        handle = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o644)
+        try:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise RunError(f"LOCK must be a plain file, got a device at {name}; choose another --out")
+            self._flock(handle)
+            os.ftruncate(handle, 0)
+            os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        except BaseException:
+            os.close(handle)
+            raise
+        self._lock = handle
+
+    def _flock(self, handle: int) -> None:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             holder = os.read(handle, 200).decode(errors="replace").strip() or "unknown"
-            os.close(handle)
             raise RunError(
                 f"run folder must not be in use, got {self.path} held by {holder}; wait for it or choose another --out"
             ) from error
-        os.ftruncate(handle, 0)
-        os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-        self._lock = handle
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            raise RunError(
+                f"out must be on a file system with locks, got {self.path}: {error.strerror}; choose an --out on a local disk"
+            ) from error
 
     def _clear(self) -> None:
         for name in (*_OURS, MANIFEST, "summary.json", DONE):
             target = self.path / name
-            shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
+            shutil.rmtree(target) if target.is_dir() and not target.is_symlink() else target.unlink(missing_ok=True)
         (self.path / "heatmaps").mkdir()
 
     def unwritable(self, error: Exception) -> RunError:

@@ -14,6 +14,8 @@ from pydantic import BaseModel, ValidationError
 from xaibench.benchmark.units import SCHEMA_VERSION, Explanation, Score, Twins
 from xaibench.errors import RunError
 
+APPLICATION_ID = 0x78616962
+"""Stands in the first page of every journal, before anything else: a folder with such a file is a run's."""
 KINDS: dict[str, type[BaseModel]] = {"explanation": Explanation, "twins": Twins, "score": Score}
 _KIND_OF = {model: kind for kind, model in KINDS.items()}
 Record = Explanation | Twins | Score
@@ -35,11 +37,23 @@ class Journal:
             raise RunError(f"journal must have schema {SCHEMA_VERSION}, got {version} in {path}; use the release that wrote it, or --fresh")
 
     def _prepare(self) -> None:
+        if self._db.execute("PRAGMA application_id").fetchone() == (0,):
+            self._db.execute(f"PRAGMA application_id={APPLICATION_ID}")
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
         self._db.execute("CREATE TABLE IF NOT EXISTS records (key TEXT PRIMARY KEY, kind TEXT NOT NULL, body TEXT NOT NULL) WITHOUT ROWID")
         if self._db.execute("PRAGMA user_version").fetchone() == (0,):
             self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+
+    @staticmethod
+    def marks(path: Path) -> bool:
+        """Tell whether a file is a journal of ours, without opening it as a database."""
+        try:
+            with path.open("rb") as stream:
+                head = stream.read(72)
+        except OSError:
+            return False
+        return head.startswith(b"SQLite format 3\0") and head[68:72] == APPLICATION_ID.to_bytes(4, "big")
 
     def put(self, record: Record) -> None:
         """Write one record; it replaces an older one of the same key.
