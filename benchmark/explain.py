@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from xaibench.benchmark.heatmaps import write_heatmap
-from xaibench.benchmark.observe import Meter, Seal, sealed_randomness, time_limit
+from xaibench.benchmark.observe import Meter, sealed_randomness, time_limit
 from xaibench.benchmark.plan import PlannedClip
+from xaibench.benchmark.seal import Seal
 from xaibench.benchmark.units import Explanation, Problem, Status, Twins, Unit, first_line
 from xaibench.benchmark.world import World
 from xaibench.errors import NotApplicableError, PluginError
@@ -45,6 +46,7 @@ def explain_unit(world: World, planned: PlannedClip, clip: Clip, unit: Unit, sea
         problem=problem,
         heatmap_sha256="" if heatmap is None else write_heatmap(world.folder, heatmap),
         negative=heatmap is not None and bool((heatmap < 0).any()),
+        timeout_s=world.timeout_s,
         cost=meter.cost,
         attempt=attempt,
     )
@@ -68,12 +70,15 @@ def _explain(world: World, planned: PlannedClip, clip: Clip, unit: Unit, meter: 
             heatmap = explainer.explain(
                 waveform, detector, references=None if references is None else references.to(device), generator=[generator]
             )
+            grad_mode = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
     except NotApplicableError as error:  # a method that skips the clips it dislikes must not look better for it
         raise PluginError(f"explainer must say in applicable(detector) what it cannot explain, got it for one clip: {error}") from error
     finally:
         changed = seal.broken()
         if changed:
             seal.mend()
+    if not grad_mode:
+        changed = changed or "grad mode"
     if changed:
         raise InvalidHeatmapError(f"explainer must leave the detector as it found it, got a changed {changed}; work on a copy")
     grid = world.stft(unit.clip.task)

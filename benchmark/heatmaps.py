@@ -24,7 +24,7 @@ def heatmap_path(folder: Path, digest: str) -> Path:
 
 
 def write_heatmap(folder: Path, heatmap: Tensor) -> str:
-    """Store one map (F, N) and return its SHA-256; a map that is already there costs nothing.
+    """Store one map (F, N) and return its SHA-256; a map that is already there is kept if it is intact, else replaced.
 
     The file appears whole or not at all. It is not synced to the disk: a file torn by a power cut fails its hash and is made again.
 
@@ -36,7 +36,7 @@ def write_heatmap(folder: Path, heatmap: Tensor) -> str:
     array = np.ascontiguousarray(heatmap.detach().cpu().numpy(), dtype="<f4")
     digest = sha256(array.tobytes()).hexdigest()
     path = heatmap_path(folder, digest)
-    if path.exists():
+    if is_intact(folder, digest):
         return digest
     part = path.with_name(f".{digest}.{os.getpid()}.part")
     buffer = io.BytesIO()
@@ -49,6 +49,15 @@ def write_heatmap(folder: Path, heatmap: Tensor) -> str:
         part.unlink(missing_ok=True)
         raise RunError(f"out must be a folder that can be written, got {folder}: {error}; free some space or choose --out") from error
     return digest
+
+
+def is_intact(folder: Path, digest: str) -> bool:
+    """Tell whether the map of this hash is there and whole."""
+    try:
+        read_heatmap(folder, digest)
+    except RunError:
+        return False
+    return True
 
 
 def read_heatmap(folder: str | Path, digest: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""What the harness sees of a plugin at work: what it cost, and whether it left the detector and the random state as it found them."""
+"""What the harness does around a plugin at work: it counts the cost, seeds and restores random generators, and keeps the time."""
 
 import random
 import resource
@@ -67,52 +67,6 @@ def peak_rss_mb() -> float:
     return round(peak / (1 << 20 if sys.platform == "darwin" else 1 << 10), 1)
 
 
-class Seal:
-    """A picture of a detector before a plugin touches it: ``broken`` says what changed, ``mend`` undoes it."""
-
-    def __init__(self, detector: nn.Module):
-        self.detector = detector
-        self._values = {name: tensor.detach().clone() for name, tensor in self._tensors().items()}
-        self._frozen = {name: tensor.requires_grad for name, tensor in self._tensors().items()}
-        self._modes = {name: module.training for name, module in detector.named_modules()}
-        self._hooks = self._hook_ids()
-
-    def _tensors(self) -> dict[str, Tensor]:
-        return {**dict(self.detector.named_parameters()), **dict(self.detector.named_buffers())}
-
-    def _hook_tables(self) -> list[dict[int, Any]]:
-        names = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-        return [getattr(module, name) for module in self.detector.modules() for name in names]
-
-    def _hook_ids(self) -> list[set[int]]:
-        return [set(table) for table in self._hook_tables()]
-
-    def broken(self) -> str:
-        """Name what differs from the picture; empty if nothing does."""
-        now = self._tensors()
-        changed = [n for n, v in self._values.items() if n not in now or not torch.equal(v, now[n]) or now[n].grad is not None]
-        if changed:
-            return f"parameter {changed[0]}"
-        if any(now[name].requires_grad != flag for name, flag in self._frozen.items()):
-            return "requires_grad"
-        if any(module.training != self._modes.get(name) for name, module in self.detector.named_modules()):
-            return "training mode"
-        return "hooks" if self._hook_ids() != self._hooks else ""
-
-    def mend(self) -> None:
-        """Put values, gradients, modes and hooks back."""
-        with torch.no_grad():
-            for name, tensor in self._tensors().items():
-                tensor.copy_(self._values[name])
-                tensor.grad = None
-                tensor.requires_grad_(self._frozen[name])
-        for name, module in self.detector.named_modules():
-            module.training = self._modes.get(name, False)
-        for table, known in zip(self._hook_tables(), self._hooks, strict=True):
-            for extra in set(table) - known:
-                del table[extra]
-
-
 @contextmanager
 def sealed_randomness(seed: int) -> Iterator[None]:
     """Seed every global generator for the block and put their states back after it, whatever the block drew."""
@@ -143,8 +97,12 @@ def time_limit(seconds: float | None) -> Iterator[None]:
         yield
         return
 
+    message = f"took longer than {seconds:g} s"
+    expired: list[bool] = []
+
     def expire(_number: int, _frame: Any) -> None:
-        raise TimeoutError(f"took longer than {seconds:g} s")
+        expired.append(True)
+        raise TimeoutError(message)
 
     previous = signal.signal(signal.SIGALRM, expire)
     signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -153,3 +111,5 @@ def time_limit(seconds: float | None) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
+    if expired:  # and the block swallowed it
+        raise TimeoutError(message)

@@ -7,14 +7,17 @@ that it was at is recorded as lost, the rest of its chunk is given to a new work
 import contextlib
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
+import time
 import traceback
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -23,6 +26,16 @@ from xaibench.errors import XaibenchError
 
 Item = TypeVar("Item")
 Record = TypeVar("Record")
+
+
+GRACE_S = 5.0
+"""How far an item may overrun its limit before its worker is ended: it should have stopped by itself."""
+LOADING_S = 30.0
+"""Added for the first item of a chunk, before which the clip is loaded."""
+
+
+class WorkerDied(Exception):  # noqa: N818 (its name stands in the results)
+    """A worker ended before its item did."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +52,12 @@ class Work(Generic[Item, Record]):
 
     run: Callable[[Chunk[Item]], Iterator[Record]]
     """Yields exactly one record per item, in order."""
-    lost: Callable[[Chunk[Item], Item, str], Record]
-    """Makes the record of an item whose worker died."""
+    lost: Callable[[Chunk[Item], Item, Exception], Record]
+    """Makes the record of an item whose worker died, or was ended because the item took too long (``TimeoutError``)."""
+    limit_s: float | None = None
+    """Longest time for an item. Work should keep to it by itself; a worker that does not is ended."""
+    log: Path | None = None
+    """File that takes what is printed in workers, so that nothing tears the progress bar."""
 
 
 def execute(
@@ -86,6 +103,9 @@ class _Worker(Generic[Item]):
     pipe: Connection
     chunk: Chunk[Item] | None = None
     done: int = 0
+    since: float = 0.0
+    """When the present item began."""
+    overdue: bool = False
 
 
 class _Pool(Generic[Item, Record]):
@@ -117,21 +137,31 @@ class _Pool(Generic[Item, Record]):
                 self._waiting.clear()
             for pipe in wait(list(busy), timeout=0.5):
                 yield from self._receive(busy[pipe])  # type: ignore[index]
+            self._end_overdue()
+
+    def _end_overdue(self) -> None:
+        """End the workers whose item overran its limit: in code that no signal interrupts, or that swallows the ``TimeoutError``."""
+        for worker in self._workers if self._work.limit_s is not None else ():
+            allowed = (self._work.limit_s or 0.0) + GRACE_S + (0.0 if worker.done else LOADING_S)
+            if worker.chunk is not None and not worker.overdue and time.monotonic() - worker.since > allowed:
+                worker.overdue = True
+                worker.process.kill()
 
     def _hand_out(self, worker: _Worker[Item]) -> None:
-        worker.chunk, worker.done = None, 0
+        worker.chunk, worker.done, worker.since = None, 0, time.monotonic()
         if self._waiting:
             worker.chunk = self._waiting.popleft()
-            worker.pipe.send(worker.chunk)
+            with contextlib.suppress(OSError):  # it is dead, which is found out when it is listened to
+                worker.pipe.send(worker.chunk)
 
     def _receive(self, worker: _Worker[Item]) -> Iterator[Record]:
         try:
             kind, content = worker.pipe.recv()
-        except (EOFError, ConnectionResetError):
+        except (EOFError, OSError, pickle.UnpicklingError):  # dead, maybe in the middle of a message
             yield from self._bury(worker)
             return
         if kind == "record":
-            worker.done += 1
+            worker.done, worker.since = worker.done + 1, time.monotonic()
             yield content
         elif kind == "error":
             raise content
@@ -140,18 +170,25 @@ class _Pool(Generic[Item, Record]):
 
     def _bury(self, worker: _Worker[Item]) -> Iterator[Record]:
         """Record the item at which a worker died, and give the rest of its chunk to a new one."""
+        worker.process.join(timeout=1)
+        worker.process.kill()
         worker.process.join()
         self._workers.remove(worker)
         worker.pipe.close()
         chunk = worker.chunk
         if chunk is not None and worker.done < len(chunk.items):
-            yield self._work.lost(chunk, chunk.items[worker.done], _cause_of_death(worker.process.exitcode))
+            yield self._work.lost(chunk, chunk.items[worker.done], self._cause(worker))
             rest = chunk.items[worker.done + 1 :]
             if rest and not self._stop.is_set():
                 self._waiting.appendleft(replace(chunk, items=rest))
         if self._waiting:
             self._workers.append(self._start())
             self._hand_out(self._workers[-1])
+
+    def _cause(self, worker: _Worker[Item]) -> Exception:
+        if worker.overdue:
+            return TimeoutError(f"took longer than {self._work.limit_s:g} s and could not be interrupted; its worker was ended")
+        return WorkerDied(_cause_of_death(worker.process.exitcode))
 
     def close(self) -> None:
         """Dismiss the workers; those still at work are ended."""
@@ -172,6 +209,15 @@ def _cause_of_death(exit_code: int | None) -> str:
     return f"worker process ended with exit code {exit_code}"
 
 
+def _redirect(log: Path) -> None:
+    """Send what this process prints to the end of a file, whether through Python or not."""
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    os.close(handle)
+    sys.stdout = sys.stderr = os.fdopen(1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
+
+
 def _serve(work: Work[Any, Any], pipe: Connection, stop: Any, others: Sequence[Connection], close: Sequence[int]) -> None:
     """Life of a worker: chunks in, records out, until the parent says so or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent drains
@@ -182,6 +228,8 @@ def _serve(work: Work[Any, Any], pipe: Connection, stop: Any, others: Sequence[C
         os.close(handle)
     torch.set_num_threads(1)
     try:
+        if work.log is not None:
+            _redirect(work.log)
         while (chunk := pipe.recv()) is not None:
             for record in work.run(chunk):
                 pipe.send(("record", record))

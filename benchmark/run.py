@@ -20,7 +20,7 @@ from xaibench.benchmark.plan import Plan, make_plan
 from xaibench.benchmark.progress import Drain, Progress, Ticker
 from xaibench.benchmark.results import Results
 from xaibench.benchmark.session import Session
-from xaibench.benchmark.suite import Suite, TierName, suite_by_name
+from xaibench.benchmark.suite import Suite, TierName, checked_suite
 from xaibench.benchmark.units import FAILED
 from xaibench.benchmark.world import World, load_detectors, load_explainers, load_tasks
 from xaibench.errors import NothingMeasuredError, UnitsFailedError
@@ -79,7 +79,7 @@ def run(  # noqa: PLR0913 (the options of the main command)
         NothingMeasuredError: If an explainer asked for succeeded on no clip; the results are complete all the same.
         KeyboardInterrupt: After Ctrl-C, once what was under way is written down.
     """
-    protocol = suite_by_name(suite) if isinstance(suite, str) else suite
+    protocol = checked_suite(suite)
     world = _world(protocol, explainers, tasks, detector, detector_weights, device, seed, timeout_s)
     tier: TierName = "full" if full else "quick"
     budget = protocol.budgets[tier]
@@ -99,7 +99,7 @@ def run(  # noqa: PLR0913 (the options of the main command)
         session = Session(world, plan, folder, journal, Ticker(progress), drain, request.jobs)
         session.explain(retry_errors)
         curves = {task: budget.slow_curves if slow[name] else budget.curves for task, name in world.detector_of.items() if faithfulness}
-        session.score(curves)
+        session.score(curves, retry_errors)
         if drain.requested:
             raise KeyboardInterrupt(f"interrupted; the same command goes on in {world.folder}")
         finish(session, curves, slow)

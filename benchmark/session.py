@@ -1,18 +1,19 @@
 """One sitting of a run: what the journal already holds is kept, the rest is explained and scored, and every record is written at once."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from xaibench.benchmark.curves import score_range, with_values
 from xaibench.benchmark.explain import explain_unit, measure_twins, verdict
 from xaibench.benchmark.folder import RunFolder
-from xaibench.benchmark.heatmaps import heatmap_path
+from xaibench.benchmark.heatmaps import heatmap_path, is_intact
 from xaibench.benchmark.journal import Journal
-from xaibench.benchmark.observe import Seal
 from xaibench.benchmark.plan import Plan, PlannedClip
 from xaibench.benchmark.pool import Chunk, Work, execute
 from xaibench.benchmark.progress import Drain, Ticker
 from xaibench.benchmark.score import BOTH, ClipScorer, ScoreItem, faithfulness_items, localization_items
+from xaibench.benchmark.seal import Seal
 from xaibench.benchmark.suite import Curves
 from xaibench.benchmark.units import FAILED, Explanation, Problem, Score, Twins, Unit
 from xaibench.benchmark.world import World
@@ -20,6 +21,10 @@ from xaibench.types import Clip
 
 WORK = {"localization": 1, "faithfulness": 4}
 """Work of a scoring in explanations, for the progress bar alone."""
+BY_MACHINE = frozenset({"RunError", "WorkerDied"})
+"""Kinds of failed scorings that are the machine's fault (a torn heatmap, a killed worker), made again without being asked."""
+LOG = "workers.log"
+"""What plugins print in workers."""
 SCORINGS = 3
 """Expected scorings of an explanation, until they are known."""
 
@@ -43,6 +48,7 @@ class Session:
         clips = {clip.key for clip in plan.clips}
         self.twins = {r.key: r for r in journal.records("twins") if isinstance(r, Twins) and r.key in clips}
         self.scores = {r.key: r for r in journal.records("score") if isinstance(r, Score) and r.unit in wanted}
+        self._unread = {score.unit for score in self.scores.values() if score.problem and score.problem.kind in BY_MACHINE}
         self.items: dict[str, list[ScoreItem]] = {}
         """Scorings that the protocol asks of each finished unit."""
         self.expected: dict[str, list[tuple[str, str, tuple[str, ...]]]] = {}
@@ -60,14 +66,27 @@ class Session:
             if items:
                 chunks.append(Chunk(clip, tuple(items)))
         self.ticker.expect(sum(len(chunk.items) for chunk in chunks) + SCORINGS * sum(len(units) for units in self.plan.units))
-        for record in execute(Work(self._explain_chunk, self._lost_explanation), chunks, self.jobs, self.drain, self._close_in_child()):
+        work = Work(self._explain_chunk, self._lost_explanation, self.world.timeout_s, self.folder.path / LOG)
+        for record in execute(work, chunks, self.jobs, self.drain, self._close_in_child()):
             self._take(record)
 
     def _settled(self, known: Explanation | Twins | None, retry: bool) -> bool:
         if known is None or (retry and known.status in FAILED):
             return False
-        digest = known.heatmap_sha256 if isinstance(known, Explanation) else ""
-        return not digest or heatmap_path(self.folder.path, digest).exists()
+        if isinstance(known, Twins):
+            return True
+        if known.status == "timeout" and known.timeout_s is not None and (self.world.timeout_s or math.inf) > known.timeout_s:
+            return False
+        digest = known.heatmap_sha256
+        if not digest or not heatmap_path(self.folder.path, digest).exists():
+            return not digest
+        return not self._to_be_read(known) or is_intact(self.folder.path, digest)
+
+    def _to_be_read(self, known: Explanation) -> bool:
+        """Tell whether a stored heatmap is still to be scored; hashing all the others too would delay every start."""
+        if known.key in self._unread:
+            return True
+        return any(item.key not in self.scores for item in localization_items(known, self.plan.recipes[known.unit.clip.task]))
 
     def _close_in_child(self) -> Sequence[int]:
         return [] if self.folder.lock_handle is None else [self.folder.lock_handle]
@@ -100,23 +119,36 @@ class Session:
             else:
                 yield explain_unit(self.world, planned, clip, item.unit, seal, item.attempt)
 
-    def _lost_explanation(self, chunk: Chunk[ExplainItem], item: ExplainItem, reason: str) -> Explanation | Twins:
-        return _failed(chunk.subject, item, Problem(kind="WorkerDied", message=reason))
+    def _lost_explanation(self, chunk: Chunk[ExplainItem], item: ExplainItem, error: Exception) -> Explanation | Twins:
+        record = _failed(chunk.subject, item, verdict(error)[1])
+        limit = {"timeout_s": self.world.timeout_s} if isinstance(record, Explanation) else {}
+        return record.model_copy(update={"status": verdict(error)[0], **limit})
 
-    def score(self, curves: dict[str, Curves]) -> None:
-        """Score what is explained; ``curves`` gives the faithfulness budget of each task, and tasks that are not in it have none."""
+    def score(self, curves: dict[str, Curves], retry: bool = False) -> None:
+        """Score what is explained; failed scorings again on request, and always where the machine was at fault.
+
+        Args:
+            curves: Faithfulness budget of each task; tasks that are not in it have none.
+            retry: Whether to try all failed scorings again.
+        """
         chosen = {clip.key for task, budget in curves.items() for clip in self.curve_clips(task, budget)}
         chunks = []
         for clip, units in zip(self.plan.clips, self.plan.units, strict=True):
             for unit in units:
                 self._list_items(clip, unit, curves[clip.ref.task] if clip.key in chosen else None)
             items = (item for unit in units for item in self.items.get(unit.key, ()))
-            missing = tuple(item for item in items if item.key not in self.scores)
+            missing = tuple(item for item in items if not self._scored(self.scores.get(item.key), retry))
             if missing:
                 chunks.append(Chunk(clip, missing))
         self.ticker.expect(sum(WORK[item.stage] for chunk in chunks for item in chunk.items))
-        for record in execute(Work(self._score_chunk, self._lost_score), chunks, self.jobs, self.drain, self._close_in_child()):
+        work = Work(self._score_chunk, self._lost_score, log=self.folder.path / LOG)
+        for record in execute(work, chunks, self.jobs, self.drain, self._close_in_child()):
             self._take(record)
+
+    def _scored(self, known: Score | None, retry: bool) -> bool:
+        if known is None or (retry and known.status in FAILED):
+            return False
+        return known.problem is None or known.problem.kind not in BY_MACHINE
 
     def _list_items(self, clip: PlannedClip, unit: Unit, curves: Curves | None) -> None:
         """List what is to be scored of a unit; an explainer that knows recipes is perturbed with its map for the primary one."""
@@ -161,9 +193,9 @@ class Session:
             found[key] = with_values(score, gaps[clip.key], known[clip.ref.task]) if score.stage == "faithfulness" else score
         return found
 
-    def _lost_score(self, chunk: Chunk[ScoreItem], item: ScoreItem, reason: str) -> Score:
+    def _lost_score(self, chunk: Chunk[ScoreItem], item: ScoreItem, error: Exception) -> Score:
         del chunk
-        problem = Problem(kind="WorkerDied", message=reason)
+        status, problem = verdict(error)
         return Score(
             key=item.key,
             unit=item.unit,
@@ -171,7 +203,7 @@ class Session:
             recipe=item.recipe,
             polarity=item.polarity,
             occluder=item.occluder,
-            status="error",
+            status=status,
             problem=problem,
         )
 

@@ -119,6 +119,8 @@ class Explanation(_Record):
     heatmap_sha256: str = ""
     negative: bool = False
     """Whether any cell is below zero; where none is, both polarities are one."""
+    timeout_s: float | None = None
+    """Longest time that it was given; a run that gives more tries again what ended by it."""
     cost: Cost = Cost()
     attempt: int = 1
 

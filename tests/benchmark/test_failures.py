@@ -104,3 +104,72 @@ def test_words_of_plugins_cannot_draw(tmp_path):
     assert "(RuntimeError: [2Jred gpj.exe end)" in str(caught.value)
     assert statuses(Results.read(tmp_path / "run"), "loud") == {("error", "RuntimeError: [2Jred gpj.exe end")}
     assert len(Problem(kind="x", message="y" * 9999).message) == 500
+
+
+def failing(error):
+    def fail(*_):
+        raise error
+
+    return fail
+
+
+def test_a_torn_heatmap_is_explained_again_before_it_is_scored(tmp_path, monkeypatch):
+    from xaibench.benchmark.session import Session
+
+    whole = toy_run(tmp_path / "whole", Toy(), task=SMALL, faithfulness=False)
+    with monkeypatch.context() as patched:
+        patched.setattr(Session, "score", failing(MemoryError("power cut")))
+        with pytest.raises(MemoryError):
+            toy_run(tmp_path / "run", Toy(), task=SMALL, faithfulness=False)
+    for blob in (tmp_path / "run" / "heatmaps").iterdir():
+        blob.write_bytes(blob.read_bytes()[:-30])
+    again = toy_run(tmp_path / "run", Toy(), task=SMALL, faithfulness=False)
+    assert (again.path / "units.parquet").read_bytes() == (whole.path / "units.parquet").read_bytes()
+    assert again.heatmap(again.frame.heatmap_sha256.iloc[0]).shape == (129, 33)
+
+
+def test_scorings_that_the_machine_spoiled_are_made_again_and_others_on_request(tmp_path, monkeypatch):
+    from xaibench.benchmark import score
+    from xaibench.errors import RunError
+
+    for error, options in ((RunError("disk is gone"), {}), (ValueError("odd map"), {"retry_errors": True})):
+        out = tmp_path / type(error).__name__
+        with monkeypatch.context() as patched:
+            patched.setattr(score.ClipScorer, "_localize", failing(error))
+            spoiled = toy_run(out, Toy(), task=SMALL, faithfulness=False)
+        assert set(spoiled.frame.metric) == {"forwards", "backwards"}
+        if options:
+            assert set(toy_run(out, Toy(), task=SMALL, faithfulness=False).frame.metric) == {"forwards", "backwards"}
+        mended = toy_run(out, Toy(), task=SMALL, faithfulness=False, **options)
+        assert (mended.frame.status == "ok").all()
+        assert "auroc" in set(mended.frame.metric)
+
+
+def test_more_time_is_a_reason_to_try_again(tmp_path):
+    task = ToyTask(utterances=2)
+    slow = Toy(pause_s=0.4)
+    with pytest.raises(NothingMeasuredError, match=r"TimeoutError: took longer than 0\.1 s"):
+        toy_run(tmp_path / "run", slow, task=task, faithfulness=False, timeout_s=0.1)
+    with pytest.raises(NothingMeasuredError):
+        toy_run(tmp_path / "run", slow, task=task, faithfulness=False, timeout_s=0.1)
+    assert set(Results.read(tmp_path / "run").timings.attempt) == {1}
+    quick = toy_run(tmp_path / "run", Toy(), task=task, faithfulness=False, timeout_s=60)
+    assert set(quick.summary.n_by_status) == {"ok"}
+
+
+def test_the_command_line_passes_the_limits_on(monkeypatch):
+    from typer.testing import CliRunner
+
+    from xaibench.benchmark import run as module
+    from xaibench.cli import app
+
+    seen = []
+
+    def capture(**options):
+        seen.append((options["timeout_s"], options["max_failures"]))
+        raise RuntimeError("enough")
+
+    monkeypatch.setattr(module, "run", capture)
+    for words in ([], ["--timeout", "7", "--max-failures", "2"]):
+        CliRunner().invoke(app, ["run", "-e", "energy", *words])
+    assert seen == [(600.0, None), (7.0, 2)]
