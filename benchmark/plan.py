@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 
+import torch
+
 from xaibench.benchmark.source import source_hash
 from xaibench.benchmark.suite import Budget, TierName, select_pairs
 from xaibench.benchmark.units import ClipRef, Unit, clean, first_line
@@ -80,6 +82,7 @@ class _Planner:
         self.task: Task = world.tasks[label]
         self.detector_label = world.detector_of[label]
         self.detector_identity = _detector_identity(world.detectors[self.detector_label])
+        self.machine = machine_class(world.detectors[self.detector_label])
         # the code that loads decides what is heard, as the listed hashes do
         self.fingerprint = content_hash({"content": self.task.fingerprint(), "source": source_hash(type(self.task))})
         self.stft = world.stft(label).content_hash()
@@ -99,7 +102,8 @@ class _Planner:
         )
 
     def clip(self, pair: Pair) -> PlannedClip:
-        identity = content_hash({"task": self.fingerprint, "pair": _pair_identity(pair), "detector": self.detector_identity})
+        heard = {"task": self.fingerprint, "pair": _pair_identity(pair), "detector": self.detector_identity, "machine": self.machine}
+        identity = content_hash(heard)
         seed = int(content_hash([_pair_identity(pair), self.world.seed])[:8], 16)
         return PlannedClip(self.ref(pair), pair, self.detector_label, identity, seed)
 
@@ -139,6 +143,7 @@ class _Planner:
             },
             "stft": self.stft,
             "seed": self.world.seed,
+            "machine": self.machine,
         }
         return Unit(
             clip=ref,
@@ -159,6 +164,12 @@ class _Planner:
 
 def _pair_identity(pair: Pair) -> dict[str, str | int]:
     return {"id": pair.id, "bonafide": pair.bonafide_sha256, "spoof": pair.spoof_sha256, "lag": pair.lag}
+
+
+def machine_class(detector: Detector) -> dict[str, str]:
+    """Name what rounds the numbers: the kind of device and the release of torch. Results of two kinds must not meet in one folder."""
+    device = next((p.device.type for p in detector.parameters()), "cpu")
+    return {"device": device, "torch": ".".join(torch.__version__.split("+")[0].split(".")[:2])}
 
 
 def _detector_identity(detector: Detector) -> str:

@@ -77,7 +77,8 @@ def faithfulness_items(explanation: Explanation, curves: Curves, area_budgets: S
     options = {"steps": curves.steps, "area_budgets": list(area_budgets)}
     for polarity, shown in polarities(explanation, curves.polarities):
         for occluder in curves.occluders:
-            identity = {"stage": "faithfulness", **shared, **options, "polarity": polarity, "occluder": occluder}
+            filled = {"occluder": occluder, "occluder_code": _occluder_code(occluder)}
+            identity = {"stage": "faithfulness", **shared, **options, "polarity": polarity, **filled}
             yield ScoreItem(
                 content_hash(identity),
                 explanation.key,
@@ -109,6 +110,12 @@ def _absolute(unit: Unit, polarity: str) -> bool:
 @cache
 def _code(stage: Stage) -> str:
     return source_hash(f"xaibench.benchmark.metrics.{stage}")
+
+
+@cache
+def _occluder_code(occluder: str) -> str:
+    """Hash the code of an occluder, which may be a third party's."""
+    return source_hash(type(OCCLUDERS.load(occluder)))
 
 
 class ClipScorer:

@@ -5,7 +5,10 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from xaibench.benchmark.suite import Suite
+from xaibench.benchmark.units import first_line
 from xaibench.errors import PluginError
 from xaibench.registry import DETECTORS, EXPLAINERS, TASKS
 from xaibench.tasks.spectrogram import DEFAULT_STFT, STFTConfig
@@ -32,7 +35,7 @@ class World:
 
     def locate(self, folder: Path) -> None:
         """Set the run folder, which is named after the plan and so is known last."""
-        self.place["folder"] = folder
+        self.place["folder"] = folder.absolute()  # a plugin may change the working directory
 
     @property
     def folder(self) -> Path:
@@ -122,6 +125,21 @@ def load_tasks(wanted: Sequence[str | Task]) -> dict[str, Task]:
     return {label_of(task): task for task in loaded}
 
 
+def check_device(device: str) -> None:
+    """Try a device before anything is loaded onto it.
+
+    Raises:
+        ValueError: If it is unknown, not there, or holds no values.
+    """
+    try:
+        usable = bool(torch.zeros(1, device=device).item() == 0)
+        reason = ""
+    except Exception as error:  # which one depends on how torch was built
+        usable, reason = False, f" ({first_line(error)})"
+    if not usable:
+        raise ValueError(f"device must be one that torch can use here, got {device!r}{reason}; use cpu")
+
+
 def load_detectors(
     tasks: dict[str, Task], wanted: str | Detector | None, weights: str | Path | None, device: str
 ) -> tuple[dict[str, Detector], dict[str, str]]:
@@ -129,7 +147,11 @@ def load_detectors(
 
     Returns:
         The detectors by label, and the label of each task's detector.
+
+    Raises:
+        ValueError: If the device is unknown or not there.
     """
+    check_device(device)
     detectors: dict[str, Detector] = {}
     detector_of: dict[str, str] = {}
     for name, task in tasks.items():

@@ -6,7 +6,8 @@ import pytest
 import torch
 from toys import GRID, SUITE, Toy, ToyDetector, ToyTask
 
-from xaibench.benchmark.plan import make_plan
+from xaibench.benchmark import plan as plan_module
+from xaibench.benchmark.plan import machine_class, make_plan
 from xaibench.benchmark.source import source_hash
 from xaibench.benchmark.world import World, label_of, load_explainers
 from xaibench.errors import PluginError
@@ -64,6 +65,22 @@ def test_version_and_fitted_state_are_in_the_key():
     found = [{unit.key for unit in own(plan(e()))} for e in (Toy, Newer, Fitted)]
     assert not found[0] & found[1]
     assert not found[0] & found[2]
+
+
+def test_devices_and_releases_of_torch_do_not_share_keys(monkeypatch):
+    here = plan(Toy())
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "__version__", torch.__version__ + ".post1")
+        assert keys(plan(Toy())) == keys(here)
+        patched.setattr(torch, "__version__", "1.0.2+cpu")
+        older = plan(Toy())
+        patched.setattr(plan_module, "machine_class", lambda detector: {**machine_class(detector), "device": "cuda"})
+        elsewhere = plan(Toy())
+    assert machine_class(ToyDetector().to("meta"))["device"] == "meta"
+    for other in (older, elsewhere):
+        assert not keys(other) & keys(here)
+        assert not {clip.key for clip in other.clips} & {clip.key for clip in here.clips}
+        assert [unit.seed for unit in own(other)] == [unit.seed for unit in own(here)]
 
 
 def test_draws_depend_on_the_question_and_not_on_code_or_weights():

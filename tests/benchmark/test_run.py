@@ -274,6 +274,8 @@ def test_arguments_are_refused_before_anything_is_written(tmp_path):
     for options, error, message in (
         ({"limit": 0}, ValueError, "limit must be at least 1, got 0"),
         ({"jobs": 0}, ValueError, "jobs must be at least 1, got 0"),
+        ({"device": "gpu9"}, ValueError, "device must be one that torch can use here, got 'gpu9' .*; use cpu"),
+        ({"device": "meta"}, ValueError, "device must be one that torch can use here, got 'meta'"),
         ({"suite": "xaibench-v9"}, UnknownNameError, "suite must be one of xaibench-v1, got 'xaibench-v9'"),
         ({"recipes": ["sym-flor60-v1"]}, UnknownNameError, "did you mean sym-floor60-v1"),
     ):

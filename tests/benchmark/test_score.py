@@ -136,6 +136,22 @@ def test_costs_are_counted_at_the_detector(scored):
     assert counted["random", "forwards"] == counted["random", "backwards"] == [0.0]
 
 
+def test_the_code_of_an_occluder_is_in_the_key(monkeypatch):
+    from toys import CURVES
+
+    from xaibench.benchmark import score
+    from xaibench.benchmark.units import ClipRef, Explanation, Unit
+
+    ref = ClipRef(task="t", split="test", pair="p", utterance="u", speaker="s", vocoder="v", family="f", seen_vocoder=True)
+    unit = Unit(clip=ref, detector="d", explainer="e", identity={})
+    explanation = Explanation(key=unit.key, unit=unit, status="ok", heatmap_sha256="0" * 64)
+    before = {item.key for item in score.faithfulness_items(explanation, CURVES, (0.05,))}
+    monkeypatch.setattr(score, "_occluder_code", lambda name: f"new code of {name}")
+    after = {item.key for item in score.faithfulness_items(explanation, CURVES, (0.05,))}
+    assert len(before) == len(after) == 2
+    assert not before & after
+
+
 def test_slices_part_the_clips(scored):
     _, results = scored
     found = {
