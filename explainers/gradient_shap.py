@@ -5,7 +5,6 @@ NumPy, which would tie a clip's map to its neighbours in the batch. Both draws a
 cover the path evenly; each sample alone is distributed as in the paper, their mean has less variance.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -16,9 +15,7 @@ from xaibench.explainers.raw_wrapper import RawWrapper
 from xaibench.explainers.saliency import gradient
 from xaibench.registry import EXPLAINERS
 from xaibench.tasks.spectrogram import DEFAULT_STFT, STFTConfig
-from xaibench.types import Detector, Explainer, clip_generators
-
-Generators = Sequence[torch.Generator] | torch.Generator | None
+from xaibench.types import Detector, Explainer, Generators, clip_generators
 
 
 @EXPLAINERS.register("gradient_shap")

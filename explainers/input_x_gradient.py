@@ -1,19 +1,16 @@
 """Input x gradient: the first-order share of each cell in the log-odds (Shrikumar et al. 2016, arXiv:1605.01713, eq. 1)."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-import torch
 from torch import Tensor
 
 from xaibench.explainers.raw_wrapper import RawWrapper
 from xaibench.explainers.saliency import gradient
 from xaibench.registry import EXPLAINERS
 from xaibench.tasks.spectrogram import DEFAULT_STFT, STFTConfig
-from xaibench.types import Detector, Explainer
+from xaibench.types import Detector, Explainer, Generators
 
-Generators = Sequence[torch.Generator] | torch.Generator | None
 Domain = Literal["spectrum", "log_magnitude"]
 
 

@@ -1,17 +1,13 @@
 """Saliency: how fast the log-odds change with each cell's log-magnitude (Simonyan et al. 2014, arXiv:1312.6034, section 3)."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from xaibench.explainers.raw_wrapper import RawWrapper
 from xaibench.registry import EXPLAINERS
 from xaibench.tasks.spectrogram import DEFAULT_STFT, STFTConfig
-from xaibench.types import Detector, Explainer
-
-Generators = Sequence[torch.Generator] | torch.Generator | None
+from xaibench.types import Detector, Explainer, Generators
 
 
 def gradient(wrapper: RawWrapper, log_magnitude: Tensor, phase: Tensor) -> Tensor:

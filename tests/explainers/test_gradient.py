@@ -131,4 +131,4 @@ def test_bad_options_and_references_are_refused(clips, references):
     with pytest.raises(ValueError, match=r"references must be recordings .* got none"):
         explain("gradient_shap", clips)
     with pytest.raises(ValueError, match=r"references must be .* got shape \(4, 3999\)"):
-        explain("integrated_gradients", clips, references=references[:, 1:])
+        explain("integrated_gradients", clips, references=references[:, 1:], baseline="mean")

@@ -7,7 +7,8 @@ import torch
 
 from xaibench.registry import DETECTORS
 from xaibench.tasks.detectors.batches import BatchRecipe, PairBatches
-from xaibench.tasks.detectors.training import baseline_log_odds, train_detector
+from xaibench.tasks.detectors.card import baseline_log_odds
+from xaibench.tasks.detectors.training import train_detector
 from xaibench.types import Clip, Pair, Task
 
 SAMPLES = 12_000
@@ -51,7 +52,7 @@ def test_equal_twins_stay_equal_whatever_is_drawn_and_empty_clips_have_even_targ
         lengths.add(waveform.shape[1])
         assert target.tolist() == [0, 0, 0, 1, 1, 1, 0.5, 0.5]
         assert torch.equal(waveform[:3], waveform[3:6])
-        assert waveform.abs().max() <= 1
+        assert waveform[:6].abs().max() <= 1
         assert not torch.equal(waveform[0], waveform[1])
     assert len(lengths) > 1
 
@@ -65,12 +66,12 @@ def test_batches_depend_on_the_seed_alone():
 
 def test_a_detector_learns_clicks_reproducibly_and_its_card_says_so(tmp_path):
     shares = []
-    card = train_detector(Clicks(), "spectrogram_cnn", out=tmp_path, steps=20, seed=0, progress=lambda share, figures: shares.append(share))
+    card = train_detector(Clicks(), "spectrogram_cnn", out=tmp_path, steps=12, seed=0, progress=lambda share, figures: shares.append(share))
     assert shares == sorted(shares)
     assert shares[-1] == 1
     assert card["quality"]["test"]["all"]["auc"] > 0.95
     assert card["quality"]["test"]["vocoder:click"]["pairs"] == 6
-    assert card["steps"] == 20
+    assert card["steps"] == 12
     assert set(card["average_spectrum_control"]) == {"dev", "test"}
     path = tmp_path / "spectrogram_cnn-clicks.safetensors"
     detector = DETECTORS.load("spectrogram_cnn", weights=str(path))
