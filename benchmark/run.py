@@ -79,6 +79,7 @@ def run(  # noqa: PLR0913 (the options of the main command)
         NothingMeasuredError: If an explainer asked for succeeded on no clip; the results are complete all the same.
         KeyboardInterrupt: After Ctrl-C, once what was under way is written down.
     """
+    here = Path.cwd()  # before any plugin's code runs
     protocol = checked_suite(suite)
     world = _world(protocol, explainers, tasks, detector, detector_weights, device, seed, timeout_s)
     tier: TierName = "full" if full else "quick"
@@ -90,7 +91,7 @@ def run(  # noqa: PLR0913 (the options of the main command)
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1, got {limit}; leave it out for the whole tier")
     plan = make_plan(world, budget, tier, limit, recipes)
-    world.locate(Path(out) if out is not None else Path("runs") / default_name(world, plan))
+    world.locate(here / (out if out is not None else Path("runs") / default_name(world, plan)))
     request = Request(limit, seed, device, _jobs(jobs, device), None if detector_weights is None else str(detector_weights))
     with RunFolder(world.folder, fresh) as folder, Journal(world.folder / JOURNAL) as journal, Drain() as drain:
         slow = _slow(world, folder)

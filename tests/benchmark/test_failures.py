@@ -1,5 +1,6 @@
 """What a plugin may do wrong, and how the run ends: its own units fail, everybody else's results are complete."""
 
+import os
 import sys
 from dataclasses import dataclass
 
@@ -96,6 +97,23 @@ def test_a_plugin_that_fails_before_the_run_is_named(tmp_path, method):
     with pytest.raises(PluginError, match=r"got SystemExit from toy_explainer: cannot; mend"):
         toy_run(tmp_path / "run", broken, task=SMALL)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_plugin_that_changes_the_folder_does_not_move_the_run(tmp_path, monkeypatch):
+    class Wandering(Toy):
+        def bind(self, task):
+            os.chdir("/")
+            return self
+
+        def explain(self, waveform, detector, *, references=None, generator=None):
+            os.chdir(tmp_path)
+            return super().explain(waveform, detector, generator=generator)
+
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(NothingMeasuredError, match="got a changed working directory"):
+        toy_run("run", Wandering(), task=SMALL, faithfulness=False)
+    assert (tmp_path / "here" / "run" / "DONE").exists()
 
 
 def test_words_of_plugins_cannot_draw(tmp_path):
