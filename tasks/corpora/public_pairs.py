@@ -104,6 +104,7 @@ class PublicPairs(PairedTask):
 
     title = "Real recordings and public outputs of neural vocoders"
     licence = "per file: public domain, CC BY 4.0, CMU ARCTIC; repositories MIT, BSD-3-Clause, Apache-2.0"
+    default_detector = "spectrogram_cnn:weights=public_pairs"
 
     include_unnamed: bool = False
     """Also test the 20 pairs whose corpus their home does not name."""

@@ -22,13 +22,19 @@ def detector(
     task: Task = "minivoc",
     out: Out = Path("trained/detector"),
     steps: Annotated[int, typer.Option(min=1, help="optimiser steps")] = 1500,
+    speed: Annotated[
+        float, typer.Option(min=0.0, max=0.5, help="change of speed drawn for both twins alike; 0.2 made public_pairs' weights")
+    ] = 0.0,
     seed: Seed = 0,
     device: Device = "cpu",
 ) -> None:
     """Train a detector on paired batches; the card holds EER, AUC and pair accuracy per vocoder."""
     from xaibench.cli.progress import bar
     from xaibench.registry import TASKS
-    from xaibench.tasks.detectors.training import train_detector
+    from xaibench.tasks.detectors.batches import BatchRecipe
+    from xaibench.tasks.detectors.training import TrainingRecipe, train_detector
+
+    recipe = TrainingRecipe(batches=BatchRecipe(speed=speed))
 
     with bar(f"train {name}") as advance:
         card = train_detector(
