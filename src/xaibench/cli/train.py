@@ -45,6 +45,7 @@ def detector(
             seed=seed,
             device=device,
             progress=lambda share, _: advance(round(100 * share), 100),
+            recipe=recipe,
         )
     _summary(out, card)
 
