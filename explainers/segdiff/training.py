@@ -42,7 +42,7 @@ class TrainingConfig:
     """Weight of masked cells in the cross-entropy; above 1 the logits are no longer calibrated."""
     dice_weight: float = 0.0
     terminal_share: float = 0.4
-    """Share of training steps that start from pure noise."""
+    """Share of examples drawn at the last time, where only the spectrogram can help."""
     crop_frames: int = 0
     """Frames of the random crop that a step sees of each example; 0 for all."""
     clip_norm: float = 1.0
