@@ -22,7 +22,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from xaibench.errors import XaibenchError
+from xaibench.errors import RunError, XaibenchError
 
 Item = TypeVar("Item")
 Record = TypeVar("Record")
@@ -115,7 +115,12 @@ class _Pool(Generic[Item, Record]):
         self._stop = self._context.Event()
         self._workers: list[_Worker[Item]] = []
         for _ in range(jobs):
-            self._workers.append(self._start())
+            try:
+                self._workers.append(self._start())
+            except RunError:
+                if not self._workers:
+                    raise
+                break  # the others do it all
 
     def _start(self) -> _Worker[Item]:
         ours, theirs = self._context.Pipe()
@@ -123,7 +128,12 @@ class _Pool(Generic[Item, Record]):
         process = self._context.Process(target=_serve, args=(self._work, theirs, self._stop, others, self._close), daemon=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # forking beside threads: workers use one thread and no locks of ours
-            process.start()
+            try:
+                process.start()
+            except OSError as error:
+                ours.close()
+                theirs.close()
+                raise RunError(f"jobs must fit into memory, got no worker process: {error.strerror}; use fewer --jobs") from error
         theirs.close()
         return _Worker(process, ours)
 

@@ -1,5 +1,7 @@
 """Workers may die, hang or shout at any moment: one record per item comes back all the same."""
 
+import errno
+import multiprocessing
 import os
 import signal
 import struct
@@ -12,6 +14,7 @@ import pytest
 from xaibench.benchmark import pool
 from xaibench.benchmark.observe import time_limit
 from xaibench.benchmark.pool import Chunk, Work, execute
+from xaibench.errors import RunError
 
 
 def records(run, items, **options):
@@ -97,3 +100,25 @@ def test_what_workers_print_goes_to_the_log(tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
     text = (tmp_path / "log").read_text()
     assert all(f"{who} says {item}" in text for who in ("python", "shell") for item in "ab")
+
+
+@pytest.mark.parametrize("room", [0, 1])
+def test_a_machine_without_room_for_workers_uses_fewer(monkeypatch, room):
+    start, started = multiprocessing.context.ForkProcess.start, []
+
+    def crowded(self):
+        if len(started) == room:
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+        started.append(self)
+        start(self)
+
+    monkeypatch.setattr(multiprocessing.context.ForkProcess, "start", crowded)
+
+    def run(chunk):
+        yield from ((item, "fine") for item in chunk.items)
+
+    if room:
+        assert records(run, ["a", "b", "c"]) == dict.fromkeys("abc", "fine")
+    else:
+        with pytest.raises(RunError, match="jobs must fit into memory, got no worker process: Cannot allocate memory; use fewer"):
+            records(run, ["a", "b"])
