@@ -7,6 +7,7 @@ import io
 import os
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,8 @@ from torch import Tensor
 
 from xaibench.errors import RunError
 
-MAX_BYTES = 1 << 30
+PIECE_BYTES = 1 << 20
+MAX_BYTES = 1 << 28
 """No heatmap of a supported grid comes near; a file that unpacks to more is damaged."""
 
 
@@ -60,6 +62,16 @@ def is_intact(folder: Path, digest: str) -> bool:
     return True
 
 
+def _unpacked(stream: Any) -> bytes:
+    """Read a stream piece by piece: asked for its limit at once, the library would reserve that much memory."""
+    content = bytearray()
+    while piece := stream.read(PIECE_BYTES):
+        content += piece
+        if len(content) > MAX_BYTES:
+            raise ValueError(f"it unpacks to more than {MAX_BYTES} bytes")
+    return bytes(content)
+
+
 def read_heatmap(folder: str | Path, digest: str) -> Tensor:
     """Read one map, (F, N) float32.
 
@@ -71,7 +83,7 @@ def read_heatmap(folder: str | Path, digest: str) -> Tensor:
     path = heatmap_path(Path(folder), digest)
     try:
         with pyarrow.input_stream(str(path), compression="zstd") as stream:
-            array = np.load(io.BytesIO(stream.read(MAX_BYTES)), allow_pickle=False)
+            array = np.load(io.BytesIO(_unpacked(stream)), allow_pickle=False)
         if array.dtype != np.dtype("<f4") or sha256(array.tobytes()).hexdigest() != digest:
             raise ValueError("content differs from its name")
     except (OSError, ValueError, EOFError) as error:

@@ -34,7 +34,7 @@ def test_help_is_fast_and_imports_no_torch():
         (["run", "--explainer", "specsegdif"], 2, "explainer must be a registered name, got 'specsegdif'; did you mean specsegdiff"),
         (["run", "--task", "minivok"], 2, "task must be a registered name, got 'minivok'; did you mean minivoc"),
         (["run", "--detector", "aasist_x"], 2, "detector must be a registered name, got 'aasist_x'; did you mean aasist"),
-        (["run", "--limit", "0"], 2, "0 is not in the range x>=1"),
+        (["run", "--limit", "0"], 2, "Invalid value for '--limit'"),
         (["run", "--explainer", "gradient_shap:samples=3"], 2, "got 'samples'; did you mean n_samples?"),
         (["run", "--detector", "aasist", "--detector-weights", "nowhere.pth"], 2, "nowhere.pth"),
         (["info", "explainer", "enregy"], 2, "did you mean energy"),
