@@ -5,6 +5,7 @@ that it was at is recorded as lost, the rest of its chunk is given to a new work
 """
 
 import contextlib
+import ctypes
 import multiprocessing
 import os
 import pickle
@@ -24,6 +25,8 @@ import torch
 
 from xaibench.errors import RunError, XaibenchError
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Names of ``malloc.h``."""
 Item = TypeVar("Item")
 Record = TypeVar("Record")
 
@@ -228,6 +231,14 @@ def _redirect(log: Path) -> None:
     sys.stdout = sys.stderr = os.fdopen(1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
 
 
+def _keep_freed_memory() -> None:
+    """Tell glibc to keep what is freed: the kernel takes longer to hand out pages for a batch than we to fill them."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
+        libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
+
+
 def _serve(work: Work[Any, Any], pipe: Connection, stop: Any, others: Sequence[Connection], close: Sequence[int]) -> None:
     """Life of a worker: chunks in, records out, until the parent says so or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent drains
@@ -237,6 +248,7 @@ def _serve(work: Work[Any, Any], pipe: Connection, stop: Any, others: Sequence[C
     for handle in close:
         os.close(handle)
     torch.set_num_threads(1)
+    _keep_freed_memory()
     try:
         if work.log is not None:
             _redirect(work.log)
