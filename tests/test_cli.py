@@ -59,7 +59,7 @@ def test_info_explains_an_explainer_with_its_options():
     assert result.returncode == 0
     assert "1703.01365" in result.stdout
     assert "n_steps" in result.stdout
-    assert "16" in result.stdout
+    assert "8" in result.stdout
 
 
 def test_doctor_finds_no_broken_plugin():

@@ -63,7 +63,7 @@ class OracleIG(_Oracle):
 
     reference = "integrated gradients with the twin as baseline"
     needs = frozenset({"gradients"})
-    n_steps: int = 16
+    n_steps: int = 8
 
     def explain(self, waveform: Tensor, detector: Detector, *, references: Tensor | None = None, generator: Generators = None) -> Tensor:
         """Return signed attributions, (B, F, N)."""
