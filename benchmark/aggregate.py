@@ -20,8 +20,6 @@ from xaibench.benchmark.units import FAILED, ClipRef
 
 COLUMNS_AT_ONCE = 128
 ALPHA = 0.05
-WHOLE = ("all", "seen", "unseen")
-"""Slices on which every metric is shown; the others show the primary ones."""
 
 Place = tuple[str, str, str, str]
 """Recipe, polarity, occluder, metric: rows compete within one."""
@@ -125,7 +123,7 @@ class Aggregator:
             yield f"vocoder:{vocoder}", np.array([clip.vocoder == vocoder for clip in block.clips])
 
     def _slice_rows(self, block: Block, name: str, inside: Mask) -> Iterator[SummaryRow]:
-        wanted = [i for i, column in enumerate(block.columns) if name in WHOLE or column[4] in self.suite.sliced_metrics]
+        wanted = [i for i, column in enumerate(block.columns) if name == "all" or column[4] in self.suite.sliced_metrics]
         part = block.take(inside, wanted)
         intervals = {by: self._intervals(part.values, part.clusters(by)) for by in ("utterance", "speaker")}
         tier: dict[int, int | None] = {}
@@ -147,12 +145,16 @@ class Aggregator:
         return "speaker" if len(speakers) >= self.suite.min_speakers else "utterance"
 
     def _intervals(self, values: Values, clusters: Sequence[str]) -> list[Interval]:
-        """Return the interval of each column, some columns at a time: all draws of all columns at once would fill the memory."""
+        """Return the interval of each column: equal columns once, and some at a time, as all draws of all columns would fill the memory."""
         suite, found = self.suite, list[Interval]()
-        for start in range(0, values.shape[1], COLUMNS_AT_ONCE):
-            columns = values[:, start : start + COLUMNS_AT_ONCE]
+        names = [column.tobytes() for column in values.T]
+        distinct = {name: j for j, name in reversed(list(enumerate(names)))}
+        places = list(distinct.values())
+        for start in range(0, len(places), COLUMNS_AT_ONCE):
+            columns = values[:, places[start : start + COLUMNS_AT_ONCE]]
             found += cluster_bootstraps(columns, clusters, n_draws=suite.n_draws, seed=suite.statistics_seed, level=suite.level)
-        return found
+        by_name = dict(zip(distinct, found, strict=True))
+        return [by_name[name] for name in names]
 
     def _enough(self, interval: Interval) -> bool:
         return interval.n >= self.suite.min_clips

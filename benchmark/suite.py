@@ -78,7 +78,7 @@ class Suite:
     level: float = 0.95
     statistics_seed: int = 0
     sliced_metrics: tuple[str, ...] = ("generalized_dice", "average_precision", "stratified_auc")
-    """Localisation metrics that are broken down by vocoder, with intervals."""
+    """Localisation metrics that are broken down by seen and unseen vocoders and by vocoder, with intervals."""
 
     def content_hash(self) -> str:
         """Hash the protocol."""
