@@ -24,12 +24,15 @@ def finish(session: "Session", curves: "dict[str, Curves]", slow: dict[str, bool
     Raises:
         RunError: If the folder cannot be written.
     """
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
     world, plan = session.world, session.plan
     tidy = Tidy(plan, session.explanations, session.finished_scores(), session.items, session.expected)
     units = tidy.units()
     write_tables(session.folder, units, tidy.curves(), tidy.timings(session.twins.values()))
     infos = {label: RowInfo(label, label, world.is_control(label), world.is_oracle(label)) for label in world.explainers}
-    rows = Aggregator(world.suite, infos, directions()).summarise(units)
+    with threadpool_limits(1):  # as in workers: another number of threads is another order of additions
+        rows = Aggregator(world.suite, infos, directions()).summarise(units)
     statuses = Counter(record.status for record in session.explanations.values())
     tasks = tuple(
         {
