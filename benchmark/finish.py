@@ -10,6 +10,7 @@ from xaibench.benchmark.aggregate import Aggregator, RowInfo, finite
 from xaibench.benchmark.metrics.ranking import auroc, rank
 from xaibench.benchmark.results import write_summary, write_tables
 from xaibench.benchmark.summary import DetectorRow, Summary
+from xaibench.benchmark.threads import one_thread
 from xaibench.benchmark.tidy import Tidy
 from xaibench.registry import METRICS
 
@@ -24,14 +25,12 @@ def finish(session: "Session", curves: "dict[str, Curves]", slow: dict[str, bool
     Raises:
         RunError: If the folder cannot be written.
     """
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
     world, plan = session.world, session.plan
     tidy = Tidy(plan, session.explanations, session.finished_scores(), session.items, session.expected)
     units = tidy.units()
     write_tables(session.folder, units, tidy.curves(), tidy.timings(session.twins.values()))
     infos = {label: RowInfo(label, label, world.is_control(label), world.is_oracle(label)) for label in world.explainers}
-    with threadpool_limits(1):  # as in workers: another number of threads is another order of additions
+    with one_thread():
         rows = Aggregator(world.suite, infos, directions()).summarise(units)
     statuses = Counter(record.status for record in session.explanations.values())
     tasks = tuple(

@@ -21,8 +21,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import torch
-
+from xaibench.benchmark.threads import one_thread
 from xaibench.errors import RunError, XaibenchError
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -86,9 +85,7 @@ def execute(
 
 
 def _serial(work: Work[Item, Record], chunks: Sequence[Chunk[Item]], stopping: Callable[[], bool]) -> Iterator[Record]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as in workers: another number of threads is another order of additions
-    try:
+    with one_thread():
         for chunk in chunks:
             if stopping():
                 return
@@ -96,8 +93,6 @@ def _serial(work: Work[Item, Record], chunks: Sequence[Chunk[Item]], stopping: C
                 yield record
                 if stopping():
                     return
-    finally:
-        torch.set_num_threads(threads)
 
 
 @dataclass
@@ -247,17 +242,17 @@ def _serve(work: Work[Any, Any], pipe: Connection, stop: Any, others: Sequence[C
         other.close()
     for handle in close:
         os.close(handle)
-    torch.set_num_threads(1)
     _keep_freed_memory()
     try:
         if work.log is not None:
             _redirect(work.log)
-        while (chunk := pipe.recv()) is not None:
-            for record in work.run(chunk):
-                pipe.send(("record", record))
-                if stop.is_set():
-                    break
-            pipe.send(("end", None))
+        with one_thread():
+            while (chunk := pipe.recv()) is not None:
+                for record in work.run(chunk):
+                    pipe.send(("record", record))
+                    if stop.is_set():
+                        break
+                pipe.send(("end", None))
     except (EOFError, BrokenPipeError):  # the parent is gone
         os._exit(1)
     except XaibenchError as error:  # a full disk, say

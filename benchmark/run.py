@@ -21,6 +21,7 @@ from xaibench.benchmark.progress import Drain, Progress, Ticker
 from xaibench.benchmark.results import Results
 from xaibench.benchmark.session import Session
 from xaibench.benchmark.suite import Suite, TierName, checked_suite
+from xaibench.benchmark.threads import one_thread
 from xaibench.benchmark.units import FAILED
 from xaibench.benchmark.world import World, load_detectors, load_explainers, load_tasks
 from xaibench.errors import NothingMeasuredError, UnitsFailedError
@@ -153,20 +154,15 @@ def _slow(world: World, folder: RunFolder) -> dict[str, bool]:
 
 def forward_seconds(detector: Detector) -> float:
     """Measure one forward pass of one clip, the best of three after a warm-up, with one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        device = next((p.device for p in detector.parameters()), torch.device("cpu"))
-        clip = torch.zeros(1, detector.input_samples, device=device)
-        seconds = []
-        with torch.no_grad():
-            for _ in range(4):
-                start = time.perf_counter()
-                float(detector.spoof_logit(clip))
-                seconds.append(time.perf_counter() - start)
-        return min(seconds[1:])
-    finally:
-        torch.set_num_threads(threads)
+    device = next((p.device for p in detector.parameters()), torch.device("cpu"))
+    clip = torch.zeros(1, detector.input_samples, device=device)
+    seconds = []
+    with one_thread(), torch.no_grad():
+        for _ in range(4):
+            start = time.perf_counter()
+            float(detector.spoof_logit(clip))
+            seconds.append(time.perf_counter() - start)
+    return min(seconds[1:])
 
 
 def _judge(session: Session, max_failures: int | None) -> None:
