@@ -68,6 +68,7 @@ def _task(world: World, plan: Plan, label: str) -> dict[str, Any]:
         "recipes": list(plan.recipes[label]),
         "stft": {"window_samples": grid.window_samples, "hop_samples": grid.hop_samples},
         "clips": sum(clip.ref.task == label for clip in plan.clips),
+        "refused": plan.refused.get(label, {}),
     }
 
 

@@ -1,7 +1,8 @@
 """Plan a run: which clips, which units, under which keys. Pure: equal content gives equal keys, in whatever order it was asked for."""
 
+import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 
 import torch
@@ -10,7 +11,7 @@ from xaibench.benchmark.source import source_hash
 from xaibench.benchmark.suite import Budget, TierName, select_pairs
 from xaibench.benchmark.units import ClipRef, Unit, clean, first_line
 from xaibench.benchmark.world import World
-from xaibench.errors import NothingMeasuredError, PluginError, XaibenchError
+from xaibench.errors import AudioError, NothingMeasuredError, PairError, PluginError, XaibenchError
 from xaibench.tasks.recipes import recipe as named_recipe
 from xaibench.types import Detector, Explainer, Pair, Task, content_hash
 
@@ -44,6 +45,8 @@ class Plan:
     """Mask recipes of each task, primary first."""
     tier: TierName
     suite_hash: str
+    refused: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Pairs of each task that are no twins or cannot be read, with the reason; others took their places."""
 
     @cached_property
     def id(self) -> str:
@@ -63,15 +66,38 @@ def make_plan(world: World, budget: Budget, tier: TierName, limit: int | None, e
     clips: list[PlannedClip] = []
     units: list[tuple[Unit, ...]] = []
     recipes: dict[str, tuple[str, ...]] = {}
+    refused: dict[str, dict[str, str]] = {}
     for label, task in world.tasks.items():
         recipes[label] = tuple(dict.fromkeys(named_recipe(name).name for name in (*task.recipes, *extra_recipes)))
         planner = _Planner(world, label, recipes[label])
-        for pair in select_pairs(task.pairs("test"), limit if limit is not None else budget.clips):
+        refused[label] = {}
+        for pair in usable_pairs(task, limit if limit is not None else budget.clips, refused[label]):
             clips.append(planner.clip(pair))
             units.append(tuple(planner.units(pair)))
     if not clips:
         raise NothingMeasuredError(f"tasks must have test clips, got none in {', '.join(world.tasks)}; see `xaibench info`")
-    return Plan(tuple(clips), tuple(units), recipes, tier, world.suite.content_hash())
+    return Plan(tuple(clips), tuple(units), recipes, tier, world.suite.content_hash(), refused)
+
+
+def usable_pairs(task: Task, count: int | None, refused: dict[str, str]) -> Iterator[Pair]:
+    """Yield test pairs, complete and in the order in which they are chosen, until there are ``count``.
+
+    Args:
+        task: The task.
+        count: Clips wanted; ``None`` takes all.
+        refused: Gets the pairs that are passed over, with the reason: no twins, or unreadable.
+    """
+    for pair in select_pairs(task.pairs("test"), None):
+        if count == 0:
+            return
+        try:
+            complete = task.complete(pair)
+        except (PairError, AudioError) as error:
+            refused[pair.id] = str(error)
+            warnings.warn(f"{task.name}: pair {pair.id} is left out: {error}", stacklevel=2)
+            continue
+        count = None if count is None else count - 1
+        yield complete
 
 
 class _Planner:

@@ -153,6 +153,10 @@ class PairedTask(Task):
         """Return the folder to which the pairs' paths are relative."""
         raise NotImplementedError
 
+    def check(self, pairs: Sequence[Pair]) -> None:
+        """Raise ``DataError`` where splits share what they must not: a speaker or an utterance."""
+        check_disjoint(pairs)
+
     def expected_sha256(self, path: str, listed: str) -> str:
         """Return the hash to which a file must decode; a corpus resampled on the user's machine may know another than the listed."""
         del path
@@ -161,7 +165,7 @@ class PairedTask(Task):
     @cached_property
     def _all(self) -> tuple[Pair, ...]:
         pairs = tuple(self.listed())
-        check_disjoint(pairs)
+        self.check(pairs)
         return pairs
 
     @cached_property

@@ -244,6 +244,16 @@ class Task(ABC):
     def pairs(self, split: Split) -> list[Pair]:
         """Return the pairs of a split in a fixed order; an empty list where the task has no such split."""
 
+    def complete(self, pair: Pair) -> Pair:
+        """Return the pair with the hashes and the lag that its identity needs; the harness asks for each clip that it plans.
+
+        Corpora that are too large to be hashed when they are listed find them here, one pair at a time.
+
+        Raises:
+            PairError: If the two recordings are not twins; the harness leaves the pair out and says so.
+        """
+        return pair
+
     @abstractmethod
     def load(self, pair: Pair) -> Clip:
         """Load one pair: aligned, level-matched, ``CLIP_SAMPLES`` long, tiled where shorter."""

@@ -11,6 +11,9 @@ def run(
         list[str] | None, typer.Option("--explainer", "-e", help="NAME or NAME:option=value,...; repeat for several")
     ] = None,
     task: Annotated[list[str] | None, typer.Option("--task", "-t", help="NAME or NAME:option=value; repeat for several")] = None,
+    data: Annotated[
+        list[str] | None, typer.Option("--data", help="folder of the task's corpus; with several tasks one for each, in their order")
+    ] = None,
     detector: Annotated[str | None, typer.Option(help="detector to explain; default: the task's own")] = None,
     detector_weights: Annotated[Path | None, typer.Option(help="checkpoint of the detector")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="clips per task, counted before the gate on the twins' gap")] = None,
@@ -35,11 +38,12 @@ def run(
     """
     from xaibench.benchmark.run import run as benchmark
     from xaibench.cli.progress import bar
+    from xaibench.cli.tasks import tasks_with_data
 
     with bar("run") as progress:
         results = benchmark(
             explainers=explainer or [],
-            tasks=task or ["minivoc"],
+            tasks=tasks_with_data(task or ["minivoc"], data or []),
             detector=detector,
             detector_weights=str(detector_weights) if detector_weights else None,
             limit=limit,
