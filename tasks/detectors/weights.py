@@ -61,8 +61,14 @@ def read_checkpoint(path: Path) -> Weights:
     return state
 
 
-def fill(model: nn.Module, state: Weights, source: str) -> None:
+def fill(model: nn.Module, state: Weights, source: str, assign: bool = False) -> None:
     """Copy a state dict into a model; every key must be there, none may be left over, every shape must agree.
+
+    Args:
+        model: The model.
+        state: Its tensors; numbers of less precision become float32.
+        source: Name of the file, for the message.
+        assign: Take the tensors themselves, which spares a copy and fills a model that was built on the meta device.
 
     Raises:
         WeightsError: Listing unknown keys, missing keys and wrong shapes.
@@ -80,7 +86,7 @@ def fill(model: nn.Module, state: Weights, source: str) -> None:
         raise WeightsError(
             f"weights must fit {type(model).__name__} key by key, got {source} with {found}; give the checkpoint of this architecture"
         )
-    model.load_state_dict(state)
+    model.load_state_dict({key: value.float() if value.is_floating_point() else value for key, value in state.items()}, assign=assign)
 
 
 def write_safetensors(path: Path, tensors: Weights, metadata: dict[str, str]) -> None:

@@ -6,11 +6,17 @@ from xaibench.benchmark.check import check_detector, check_explainer, example_cl
 from xaibench.errors import DataError, MissingExtraError, NotApplicableError, WeightsError
 from xaibench.registry import DETECTORS, EXPLAINERS
 from xaibench.tasks.detectors.spectrogram_cnn import SpectrogramCNN, SpectrogramCNNConfig
+from xaibench.tasks.detectors.wav2vec2_aasist import TINY
 
 DETECTOR = SpectrogramCNN("random", config=SpectrogramCNNConfig())
 SAMPLES = 16_000
 """One second, a quarter of the usual clip: the contract does not depend on the length."""
-UNTRAINED = {"aasist": {"weights": "random"}, "aasist_l": {"weights": "random"}}
+UNTRAINED = {
+    "aasist": {"weights": "random"},
+    "aasist_l": {"weights": "random"},
+    "wav2vec2_aasist": {"weights": "random", "config": TINY},
+    "wav2vec2_aasist_tiny": {"weights": "random"},
+}
 """Options that replace weights which are not shipped."""
 CHEAP = {
     "gradient_shap": {"n_samples": 3},
