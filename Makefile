@@ -19,7 +19,7 @@ run: $(VENV)/.installed
 	$(BIN)/xaibench run --explainer specsegdiff
 
 test: $(VENV)/.installed-dev
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist worksteal
 
 test-all: $(VENV)/.installed-dev
 	$(BIN)/pytest -m "not gpu"

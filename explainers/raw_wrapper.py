@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from xaibench.tasks.spectrogram import DEFAULT_STFT, LOG_FLOOR, STFTConfig, inverse, stft
 from xaibench.types import Detector
 
+ROUNDING = 1e-6 * LOG_FLOOR
+"""Magnitudes that logarithm and exponential make out of zero, by rounding that differs between processors."""
+
 
 class RawWrapper(nn.Module):
     """A detector that hears what a log-magnitude spectrogram and a phase sound like.
@@ -45,7 +48,9 @@ class RawWrapper(nn.Module):
             raise ValueError(
                 f"log_magnitude and phase must both have shape (B, {grid[0]}, {grid[1]}), got {got}; give RawWrapper their grid and length"
             )
-        return inverse(torch.polar(log_magnitude.exp() - LOG_FLOOR, phase), self.samples, self.stft)
+        level = log_magnitude.exp() - LOG_FLOOR
+        level = torch.where(level.abs() > ROUNDING, level, torch.zeros_like(level))  # silence stays silence
+        return inverse(torch.polar(level, phase), self.samples, self.stft)
 
     def forward(self, log_magnitude: Tensor, phase: Tensor) -> Tensor:
         """Return the log-odds of spoof, ``(B,)``, of log-magnitudes and phases ``(B, F, N)``."""
