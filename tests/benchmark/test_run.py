@@ -134,7 +134,7 @@ def test_a_worker_that_dies_costs_one_unit(tmp_path):
 
 
 def test_an_explainer_that_hangs_is_stopped(tmp_path):
-    results = toy_run(tmp_path / "run", Toy(fault="hangs"), task=ToyTask(utterances=1), timeout_s=1.0, faithfulness=False)
+    results = toy_run(tmp_path / "run", Toy(fault="hangs"), task=ToyTask(utterances=2), timeout_s=1.0, faithfulness=False)
     assert ("timeout", "TimeoutError: took longer than 1 s") in outcomes(results, "toy_explainer:fault=hangs").values()
 
 

@@ -118,7 +118,8 @@ class Toy(Explainer):
 
             time.sleep(self.pause_s)
         heatmap = base.mean() - base + noise + careless
-        return self.misbehave(heatmap, detector) if int(1e4 * float(waveform.abs().sum())) % 2 else heatmap
+        unlucky = int((waveform > 0).sum()) % 2  # by signs alone, which every processor computes alike
+        return self.misbehave(heatmap, detector) if unlucky else heatmap
 
     def misbehave(self, heatmap, detector):
         if self.fault == "raises":
