@@ -41,7 +41,7 @@ def unpack(occluder: str, stored: dict[str, list[float]]) -> Curves:
 
 def score_range(twins: Sequence[Twins]) -> tuple[float, float] | None:
     """Return the range of log-odds that the detector gives to the clips of the run; ``None`` where it answered none."""
-    heard = [value for t in twins for value in (t.bonafide, t.spoof) if value is not None]
+    heard = [value for t in twins for value in (t.bonafide, t.reference, t.spoof) if value is not None]
     return known_range(heard) if heard else None
 
 

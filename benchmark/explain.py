@@ -4,6 +4,7 @@ The explainer sees a waveform and a detector. Twin, mask, vocoder and speaker st
 """
 
 from dataclasses import fields, replace
+from statistics import median
 
 import torch
 from torch import Tensor
@@ -15,7 +16,9 @@ from xaibench.benchmark.seal import Seal
 from xaibench.benchmark.units import Explanation, Problem, Status, Twins, Unit, first_line
 from xaibench.benchmark.world import World
 from xaibench.errors import NotApplicableError, PluginError
-from xaibench.types import Clip, Detector, Explainer, Task
+from xaibench.tasks.masks import truth
+from xaibench.tasks.recipes import TIME
+from xaibench.types import Clip, Detector, Explainer, Task, tensors_hash
 
 
 class InvalidHeatmapError(Exception):
@@ -59,6 +62,8 @@ def _explain(world: World, planned: PlannedClip, clip: Clip, unit: Unit, meter: 
     usable, reason = explainer.applicable(detector)
     if not usable:
         raise NotApplicableError(reason)
+    if world.is_oracle(unit.explainer) and not clip.has_twin:
+        return _oracle_of_labels(explainer, clip, world, unit)
     device = device_of(detector)
     references = _references(explainer, task, clip, oracle=world.is_oracle(unit.explainer))
     if world.is_oracle(unit.explainer) and any(f.name == "valid_samples" for f in fields(explainer)):
@@ -83,6 +88,17 @@ def _explain(world: World, planned: PlannedClip, clip: Clip, unit: Unit, meter: 
         raise InvalidHeatmapError(f"explainer must leave the detector as it found it, got a changed {changed}; work on a copy")
     grid = world.stft(unit.clip.task)
     return checked(heatmap, (1, grid.bins, grid.frames(clip.spoof.shape[-1])))
+
+
+def _oracle_of_labels(explainer: Explainer, clip: Clip, world: World, unit: Unit) -> Tensor:
+    """Return the labels in time as the oracle's map.
+
+    Raises:
+        NotApplicableError: If the oracle needs the twin that the corpus does not have.
+    """
+    if explainer.name != "oracle_mask" or clip.fake is None:
+        raise NotApplicableError("an oracle must be handed the twin, and this corpus has none")
+    return truth(clip, TIME, world.stft(unit.clip.task)).difference
 
 
 def _references(explainer: Explainer, task: Task, clip: Clip, oracle: bool) -> Tensor | None:
@@ -124,17 +140,31 @@ def verdict(error: BaseException) -> tuple[Status, Problem]:
     return ("timeout" if isinstance(error, TimeoutError) else "error"), problem
 
 
+_levels: dict[tuple[int, str], float] = {}
+
+
+def _reference_level(references: Tensor, detector: Detector) -> float:
+    """Return the median log-odds of a clip's references, heard once per set of them."""
+    key = id(detector), tensors_hash({"references": references})
+    if key not in _levels:
+        device = device_of(detector)
+        _levels[key] = median(float(detector.spoof_logit(recording[None].to(device))) for recording in references)
+    return _levels[key]
+
+
 def measure_twins(world: World, planned: PlannedClip, clip: Clip) -> Twins:
     """Ask the detector for the log-odds of both twins."""
     detector = world.detectors[planned.detector]
     meter = Meter(detector)
     values: list[float] = []
+    reference: float | None = None
     status: Status = "ok"
     problem: Problem | None = None
     try:
         with meter, torch.no_grad():
-            twins = torch.stack([clip.bonafide, clip.spoof]).to(device_of(detector))
+            twins = torch.stack([clip.bonafide, clip.spoof] if clip.has_twin else [clip.spoof]).to(device_of(detector))
             values = [float(detector.spoof_logit(twin[None])) for twin in twins]
+            reference = None if clip.has_twin else _reference_level(world.tasks[planned.ref.task].references(clip.pair), detector)
         if not all(map(torch.isfinite, torch.tensor(values))):
             raise InvalidHeatmapError(f"log-odds must be finite, got {values}; look at the detector's input")
     except KeyboardInterrupt:
@@ -142,7 +172,7 @@ def measure_twins(world: World, planned: PlannedClip, clip: Clip) -> Twins:
     except BaseException as error:  # a detector is a plugin too
         values = []
         status, problem = verdict(error)
-    bonafide, spoof = values or (None, None)
+    bonafide, spoof = (None, *values)[-2:] if values else (None, None)
     return Twins(
         key=planned.key,
         clip=planned.ref,
@@ -151,5 +181,6 @@ def measure_twins(world: World, planned: PlannedClip, clip: Clip) -> Twins:
         problem=problem,
         bonafide=bonafide,
         spoof=spoof,
+        reference=reference if values else None,
         cost=meter.cost,
     )

@@ -9,10 +9,11 @@ import numpy as np
 from xaibench.benchmark.aggregate import Aggregator, RowInfo, finite
 from xaibench.benchmark.metrics.ranking import auroc, rank
 from xaibench.benchmark.results import write_summary, write_tables
-from xaibench.benchmark.summary import DetectorRow, Summary
+from xaibench.benchmark.summary import DetectorRow, Summary, SummaryRow
 from xaibench.benchmark.threads import one_thread
 from xaibench.benchmark.tidy import Tidy
 from xaibench.registry import METRICS
+from xaibench.types import Task
 
 if TYPE_CHECKING:
     from xaibench.benchmark.session import Session
@@ -53,11 +54,18 @@ def finish(session: "Session", curves: "dict[str, Curves]", slow: dict[str, bool
         tier=plan.tier,
         tasks=tasks,
         detectors=detectors,
-        rows=tuple(rows),
+        rows=tuple(_noted(row, world.tasks[row.task]) for row in rows),
         n_units=sum(len(group) for group in plan.units),
         n_by_status=dict(sorted(statuses.items())),
     )
     write_summary(session.folder, summary)
+
+
+def _noted(row: SummaryRow, task: Task) -> SummaryRow:
+    """Say on each row of a corpus without twins what its scores can tell."""
+    said = {"none": "no twins: detector-dependent scores only", "time": "labels in time only: time marginal and detector-dependent scores"}
+    note = said.get(task.truth, "")
+    return row.model_copy(update={"note": "; ".join(filter(None, (note, row.note)))}) if note else row
 
 
 def directions() -> dict[str, bool]:
@@ -72,7 +80,7 @@ def _detector(session: "Session", task: str, curves: "Curves | None", slow: dict
     label = world.detector_of[task]
     known = [twins for clip in session.plan.clips if clip.ref.task == task and (twins := session.twins.get(clip.key)) is not None]
     pairs = [(t.bonafide, t.spoof) for t in known if t.bonafide is not None and t.spoof is not None]
-    gaps = [spoof - bonafide for bonafide, spoof in pairs]
+    gaps = [gap for t in known if (gap := t.gap) is not None]
     return DetectorRow(
         task=task,
         detector=label,
@@ -82,7 +90,7 @@ def _detector(session: "Session", task: str, curves: "Curves | None", slow: dict
         gap_gate=world.suite.gap_gate,
         min_clips=world.suite.min_clips,
         median_gap=finite(median(gaps)) if gaps else None,
-        pair_accuracy=finite(float(np.mean([gap > 0 for gap in gaps]))) if gaps else None,
+        pair_accuracy=finite(float(np.mean([spoof > bonafide for bonafide, spoof in pairs]))) if pairs else None,
         auc=_auc(pairs),
         slow=slow[label],
         curve_clips=len(session.curve_clips(task, curves)) if curves else 0,

@@ -12,6 +12,7 @@ from xaibench.benchmark.suite import Budget, TierName, select_pairs
 from xaibench.benchmark.units import ClipRef, Unit, clean, first_line
 from xaibench.benchmark.world import World
 from xaibench.errors import AudioError, NothingMeasuredError, PairError, PluginError, XaibenchError
+from xaibench.tasks.recipes import TIME
 from xaibench.tasks.recipes import recipe as named_recipe
 from xaibench.types import Detector, Explainer, Pair, Task, content_hash
 
@@ -68,7 +69,7 @@ def make_plan(world: World, budget: Budget, tier: TierName, limit: int | None, e
     recipes: dict[str, tuple[str, ...]] = {}
     refused: dict[str, dict[str, str]] = {}
     for label, task in world.tasks.items():
-        recipes[label] = tuple(dict.fromkeys(named_recipe(name).name for name in (*task.recipes, *extra_recipes)))
+        recipes[label] = truths(task, extra_recipes)
         planner = _Planner(world, label, recipes[label])
         refused[label] = {}
         for pair in usable_pairs(task, limit if limit is not None else budget.clips, refused[label]):
@@ -77,6 +78,17 @@ def make_plan(world: World, budget: Budget, tier: TierName, limit: int | None, e
     if not clips:
         raise NothingMeasuredError(f"tasks must have test clips, got none in {', '.join(world.tasks)}; see `xaibench info`")
     return Plan(tuple(clips), tuple(units), recipes, tier, world.suite.content_hash(), refused)
+
+
+def truths(task: Task, extra_recipes: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the names of the truths that a task is scored against: recipes of twins, labels in time, or none.
+
+    Raises:
+        UnknownNameError: If a recipe is not known.
+    """
+    if task.truth in ("time", "none"):
+        return (TIME.name,) if task.truth == "time" else ()
+    return tuple(dict.fromkeys(named_recipe(name).name for name in (*task.recipes, *extra_recipes)))
 
 
 def usable_pairs(task: Task, count: int | None, refused: dict[str, str]) -> Iterator[Pair]:
@@ -137,7 +149,7 @@ class _Planner:
         ref = self.ref(pair)
         for label, explainer in self.world.explainers.items():
             bound = any(f.name == "recipe" for f in fields(explainer))
-            for recipe in self.recipes if bound else ("",):
+            for recipe in self.recipes if bound and self.task.truth not in ("time", "none") else ("",):
                 yield self._unit(ref, pair, label, recipe)
 
     def _unit(self, ref: ClipRef, pair: Pair, label: str, recipe: str) -> Unit:

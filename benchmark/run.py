@@ -20,7 +20,7 @@ from xaibench.benchmark.plan import Plan, make_plan
 from xaibench.benchmark.progress import Drain, Progress, Ticker
 from xaibench.benchmark.results import Results
 from xaibench.benchmark.session import Session
-from xaibench.benchmark.suite import Suite, TierName, checked_suite
+from xaibench.benchmark.suite import Budget, Curves, Suite, TierName, checked_suite
 from xaibench.benchmark.threads import one_thread
 from xaibench.benchmark.units import FAILED
 from xaibench.benchmark.world import World, load_detectors, load_explainers, load_tasks
@@ -100,7 +100,7 @@ def run(  # noqa: PLR0913 (the options of the main command)
         folder.write_json(MANIFEST, describe(world, plan, request, slow))
         session = Session(world, plan, folder, journal, Ticker(progress), drain, request.jobs)
         session.explain(retry_errors)
-        curves = {task: budget.slow_curves if slow[name] else budget.curves for task, name in world.detector_of.items() if faithfulness}
+        curves = {task: _curves(world.tasks[task], budget, slow[name]) for task, name in world.detector_of.items() if faithfulness}
         session.score(curves, retry_errors)
         if drain.requested:
             raise KeyboardInterrupt(f"interrupted; the same command goes on in {world.folder}")
@@ -108,6 +108,11 @@ def run(  # noqa: PLR0913 (the options of the main command)
         folder.write(DONE, f"{plan.id}\n".encode())
     _judge(session, max_failures)
     return Results.read(world.folder)
+
+
+def _curves(task: Task, budget: Budget, slow: bool) -> Curves:
+    curves = budget.slow_curves if slow else budget.curves
+    return curves.without_twins() if task.truth in ("time", "none") else curves
 
 
 def _world(

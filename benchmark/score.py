@@ -26,6 +26,7 @@ from xaibench.benchmark.units import Explanation, Score, Unit
 from xaibench.benchmark.world import World
 from xaibench.tasks.masks import recipe as named_recipe
 from xaibench.tasks.masks import truth
+from xaibench.tasks.recipes import TIME
 from xaibench.tasks.spectrogram import magnitude, valid_cells
 from xaibench.types import Clip, content_hash
 
@@ -170,6 +171,8 @@ class ClipScorer:
     def _localize(self, item: ScoreItem, heatmap: Tensor) -> dict[str, Any]:
         target = self.target(item.recipe)
         raw = target.score(heatmap)
+        if item.recipe == TIME.name:  # labels say nothing of frequency
+            raw = {name: value for name, value in raw.items() if name.startswith("time_")}
         why = {
             name: undefined_reason(name, heatmap, target.mask, target.valid) or "undefined for this clip"
             for name, value in raw.items()
@@ -191,7 +194,7 @@ class ClipScorer:
                 occluder=occluder,
                 valid=valid_cells(self.clip.valid_samples, len(self.clip.spoof), self.stft),
                 valid_samples=self.clip.valid_samples,
-                twin=self.clip.bonafide,
+                twin=self.clip.bonafide if self.clip.has_twin else None,
                 references=task.references(self.planned.pair) if "references" in OCCLUDERS.load(occluder).needs else None,
                 stft=self.stft,
                 seed=self.planned.seed,

@@ -156,7 +156,7 @@ class Session:
         if explanation is None:
             return
         recipes = self.plan.recipes[clip.ref.task]
-        perturbed = curves if curves is not None and unit.recipe in ("", recipes[0]) else None
+        perturbed = curves if curves is not None and unit.recipe in ("", *recipes[:1]) else None
         if explanation.status == "ok":
             self.items[unit.key] = list(localization_items(explanation, recipes))
             self.items[unit.key] += faithfulness_items(explanation, perturbed, self.world.suite.area_budgets) if perturbed else ()

@@ -4,7 +4,7 @@ Whoever changes a value here makes another suite and gives it another name; ``co
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
 from xaibench.errors import UnknownNameError
@@ -22,6 +22,10 @@ class Curves:
     steps: int
     occluders: tuple[str, ...]
     polarities: tuple[str, ...] = ("declared",)
+
+    def without_twins(self) -> "Curves":
+        """Return the occluders that a corpus without twins can have."""
+        return replace(self, occluders=tuple(name for name in self.occluders if not name.startswith("twin_")))
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,7 @@ class DetectorRow(BaseModel):
     gap_gate: float
     min_clips: int
     median_gap: float | None
+    """Over the twins, or over the median reference where the corpus has no twins."""
     pair_accuracy: float | None
     """Share of clips where the spoof scores above its twin."""
     auc: float | None

@@ -136,12 +136,15 @@ class Twins(_Record):
     problem: Problem | None = None
     bonafide: float | None = None
     spoof: float | None = None
+    reference: float | None = None
+    """Median over the references of a clip that has no twin."""
     cost: Cost = Cost()
 
     @property
     def gap(self) -> float | None:
-        """Log-odds by which the spoof exceeds its twin."""
-        return None if self.spoof is None or self.bonafide is None else self.spoof - self.bonafide
+        """Log-odds by which the spoof exceeds its twin, or the median reference where the corpus has no twins."""
+        real = self.reference if self.bonafide is None else self.bonafide
+        return None if self.spoof is None or real is None else self.spoof - real
 
 
 class Score(_Record):

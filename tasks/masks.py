@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from xaibench.errors import PairError
 from xaibench.tasks.recipes import RECIPES, MaskRecipe, recipe
 from xaibench.tasks.spectrogram import DEFAULT_STFT, STFTConfig, magnitude, valid_cells
 from xaibench.types import Clip
@@ -101,9 +102,14 @@ def truth(clip: Clip, recipe: str | MaskRecipe = "sym-floor60-v1", stft: STFTCon
 
     Raises:
         UnknownNameError: If the recipe has no such name.
+        PairError: If the clip has not what the recipe compares: a twin, or labels in time.
     """
     chosen = _named(recipe)
     valid = valid_cells(clip.valid_samples, len(clip.spoof), stft)
+    if chosen.domain == "time":
+        return _labelled(clip, stft, valid)
+    if not clip.has_twin:
+        raise PairError(f"clip must have a twin for recipe {chosen.name}, got {clip.pair.id} without one; score it on the detector alone")
     compared = _compare(clip.bonafide[None], clip.spoof[None], chosen, stft, valid)
     selected, ties = _select(compared, chosen, valid)
     inside = compared.difference[selected]
@@ -117,6 +123,18 @@ def truth(clip: Clip, recipe: str | MaskRecipe = "sym-floor60-v1", stft: STFTCon
         empty=empty,
         share_added=math.nan if empty else float((compared.signed[selected] > 0).double().mean()),
     )
+
+
+def _labelled(clip: Clip, stft: STFTConfig, valid: Tensor) -> Truth:
+    """Return the frames whose hop around the centre is fake for the most part, at every frequency."""
+    if clip.fake is None:
+        raise PairError(f"clip must be labelled in time for recipe time-v1, got {clip.pair.id} without labels; use a recipe of twins")
+    hop = stft.hop_samples
+    samples = torch.nn.functional.pad(clip.fake.float()[None, None], (hop // 2, hop), mode="replicate")[0, 0]
+    share = samples.unfold(0, hop, hop).mean(1)[: valid.shape[1]]
+    mask = (share > 0.5)[None] & valid
+    empty = not bool(mask.any())
+    return Truth(mask, mask.float(), valid, math.nan if empty else 1.0, 0, empty, math.nan)
 
 
 def top_cells(scores: Tensor, count: int | Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -185,6 +203,8 @@ def _compare(bonafide: Tensor, spoof: Tensor, recipe: MaskRecipe, stft: STFTConf
         raise ValueError(
             f"spoof must have bonafide's shape (B, T), got {tuple(spoof.shape)} and {tuple(bonafide.shape)}; align and crop the twins first"
         )
+    if recipe.domain == "time":
+        raise ValueError(f"recipe must compare twins, got {recipe.name}, which comes from labels; use truth(clip, {recipe.name!r})")
     waveforms = torch.cat([bonafide, spoof]).float()
     if not bool(torch.isfinite(waveforms).all()):
         raise ValueError("bonafide and spoof must be finite, got NaN or infinity; read them with tasks.audio.read_audio")

@@ -13,8 +13,8 @@ from torch import Tensor
 from xaibench.errors import UnknownNameError
 from xaibench.types import content_hash
 
-Domain = Literal["rel-linear", "rel-log", "abs-log", "abs-linear", "symmetric"]
-DOMAINS: tuple[Domain, ...] = ("rel-linear", "rel-log", "abs-log", "abs-linear", "symmetric")
+Domain = Literal["rel-linear", "rel-log", "abs-log", "abs-linear", "symmetric", "time"]
+DOMAINS: tuple[Domain, ...] = ("rel-linear", "rel-log", "abs-log", "abs-linear", "symmetric", "time")
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,9 @@ RECIPES: dict[str, MaskRecipe] = {
         replace(_SYMMETRIC, name="sym-floor70-v1", floor=10**-3.5),
     )
 }
-"""All named recipes; the first two are official columns."""
+"""All named recipes of twins; the first two are official columns."""
+TIME = MaskRecipe("time-v1", "time")
+"""Frames that labels call fake, at every frequency: the truth of corpora without twins; only the time marginal may be scored against it."""
 
 
 def recipe(name: str | MaskRecipe) -> MaskRecipe:
@@ -100,6 +102,8 @@ def recipe(name: str | MaskRecipe) -> MaskRecipe:
     """
     if isinstance(name, MaskRecipe):
         return name
+    if name == TIME.name:
+        return TIME
     if name not in RECIPES:
         close = difflib.get_close_matches(name, RECIPES, n=3, cutoff=0.5)
         hint = f"did you mean {', '.join(close)}?" if close else f"available: {', '.join(RECIPES)}"

@@ -71,7 +71,12 @@ class _Prior(Control, TrainableExplainer):
         return table[bins, self.levels(waveform)]
 
     def prepare(self, task: Task, pair: Pair) -> Self:
-        """Take the task's table: shipped, fitted on its train split, or fitted on all other test speakers where none is at hand."""
+        """Take the task's table: shipped, fitted on its train split, or fitted on all other test speakers where none is at hand.
+
+        A corpus without twins has no masks to fit on; there the table of the embedded corpus stands.
+        """
+        if task.truth in ("time", "none"):
+            return self
         if self.stft == DEFAULT_STFT and _ships(self.name, task.name, self.recipe):
             return replace(self, table=task.name)
         if task.pairs("train"):

@@ -213,13 +213,20 @@ class Clip:
 
     pair: Pair
     bonafide: Tensor
-    """(T,) float32."""
+    """(T,) float32; (0,) where the corpus has no twin, so that whoever needs one fails instead of comparing with silence."""
     spoof: Tensor
     """(T,) float32."""
     valid_samples: int
     """Samples before tiling began; equal to T for clips that are long enough."""
     planted: Tensor | None = None
     """(F, N) bool, the planted region, in tasks with planted truth."""
+    fake: Tensor | None = None
+    """(T,) bool, the samples that are labelled fake, in tasks with time truth."""
+
+    @property
+    def has_twin(self) -> bool:
+        """Whether there is a recording to compare with."""
+        return len(self.bonafide) > 0
 
 
 @dataclass(frozen=True)
@@ -234,7 +241,8 @@ class Task(ABC):
     licence: ClassVar[str] = ""
     title: ClassVar[str] = ""
     default_detector: ClassVar[str] = "spectrogram_cnn"
-    truth: ClassVar[Literal["artifact", "planted"]] = "artifact"
+    truth: ClassVar[Literal["artifact", "planted", "time", "none"]] = "artifact"
+    """``time``: labels say when, never which frequency, so the time marginal alone is scored. ``none``: nothing but the detector is."""
     recipes: ClassVar[tuple[str, ...]] = ("sym-floor60-v1", "grinberg-rel-linear-v1")
 
     data: str = field(default="", metadata={"config": False})

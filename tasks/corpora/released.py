@@ -58,6 +58,11 @@ class Released(PairedTask):
         """Return all pairs with their published splits; raise ``DataError`` for what is missing, warn of what is in no pair."""
         raise NotImplementedError
 
+    @property
+    def expected(self) -> int:
+        """Pairs that the corpus must hold."""
+        return self.published
+
     def listed(self) -> Sequence[Pair]:
         """Return all pairs, counted against the published number.
 
@@ -68,9 +73,9 @@ class Released(PairedTask):
         if self.split not in ("official", "speaker"):
             raise UnknownNameError(f"split must be official or speaker, got {self.split!r}; see docs/corpora.md")
         pairs = list(self.proposed())
-        if not pairs or (len(pairs) != self.published and not self.partial):
+        if not pairs or (len(pairs) != self.expected and not self.partial):
             raise DataError(
-                f"{self.name} must hold {self.published} pairs, got {len(pairs)} in {self._root}; complete it from "
+                f"{self.name} must hold {self.expected} pairs, got {len(pairs)} in {self._root}; complete it from "
                 f"{' and '.join(map(str, self.homes))}, or give partial=true to take what is there"
             )
         return split_by_speaker(pairs, salt=self.name) if self.split == "speaker" else pairs

@@ -54,3 +54,18 @@ def make(
     with bar(f"make {name}") as advance:
         made = make_train(out, jobs=jobs, limit=limit, progress=advance)
     typer.echo(f"the train split of {name} is ready in {out or default_train_dir()}: {len(made)} files")
+
+
+@app.command("convert")
+def convert(
+    name: Annotated[str, typer.Argument(help="partialspoof")],
+    folder: Annotated[Path, typer.Argument(help="folder of the corpus, or its segment_labels/")],
+    out: Annotated[Path | None, typer.Option(help="where the converted labels go; default: beside the released ones")] = None,
+) -> None:
+    """Turn the pickled labels of a corpus into plain arrays, once; the pickle is read symbol by symbol and never executed."""
+    if name != "partialspoof":
+        raise UnknownNameError(f"name must be a corpus with pickled labels (partialspoof), got {name!r}; `xaibench list tasks` shows all")
+    from xaibench.tasks.corpora.labels import convert as convert_labels
+
+    for path in convert_labels(folder, out):
+        typer.echo(str(path))

@@ -38,12 +38,13 @@ def run(
     """
     from xaibench.benchmark.run import run as benchmark
     from xaibench.cli.progress import bar
-    from xaibench.cli.tasks import tasks_with_data
+    from xaibench.cli.tasks import by_label, tasks_with_data
 
+    tasks = tasks_with_data(task or ["minivoc"], data or [])
     with bar("run") as progress:
         results = benchmark(
             explainers=explainer or [],
-            tasks=tasks_with_data(task or ["minivoc"], data or []),
+            tasks=tasks,
             detector=detector,
             detector_weights=str(detector_weights) if detector_weights else None,
             limit=limit,
@@ -62,7 +63,7 @@ def run(
     if report:
         from xaibench.leaderboard.site import build
 
-        typer.echo(f"\nreport: {build(results.path).resolve().as_uri()}")
+        typer.echo(f"\nreport: {build(results.path, tasks=by_label(tasks)).resolve().as_uri()}")
 
 
 def _show(path: Path) -> None:

@@ -23,3 +23,10 @@ def tasks_with_data(specs: Sequence[str], folders: Sequence[str]) -> "list[str |
             f"--data must be given once for each --task ({len(specs)}), got {len(folders)}; write --task vocv4:data=DIR for some alone"
         )
     return [TASKS.load(spec, data=folder) for spec, folder in zip(specs, folders, strict=True)]
+
+
+def by_label(tasks: "Sequence[str | Task]") -> "dict[str, Task]":
+    """Return the tasks that are loaded already under their labels, so that a report finds their folders."""
+    from xaibench.benchmark.world import label_of
+
+    return {label_of(task): task for task in tasks if not isinstance(task, str)}
