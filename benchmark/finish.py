@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xaibench.benchmark.aggregate import Aggregator, RowInfo, finite
+from xaibench.benchmark.aggregate import Aggregator, finite
 from xaibench.benchmark.metrics.ranking import auroc, rank
 from xaibench.benchmark.results import write_summary, write_tables
 from xaibench.benchmark.summary import DetectorRow, Summary, SummaryRow
@@ -30,9 +30,8 @@ def finish(session: "Session", curves: "dict[str, Curves]", slow: dict[str, bool
     tidy = Tidy(plan, session.explanations, session.finished_scores(), session.items, session.expected)
     units = tidy.units()
     write_tables(session.folder, units, tidy.curves(), tidy.timings(session.twins.values()))
-    infos = {label: RowInfo(label, label, world.is_control(label), world.is_oracle(label)) for label in world.explainers}
     with one_thread():
-        rows = Aggregator(world.suite, infos, directions()).summarise(units)
+        rows = Aggregator(world.suite, world.rows, directions()).summarise(units)
     statuses = Counter(record.status for record in session.explanations.values())
     tasks = tuple(
         {

@@ -26,6 +26,7 @@ class Request:
     device: str
     jobs: int
     detector_weights: str | None
+    faithfulness: bool = True
 
 
 def describe(world: World, plan: Plan, request: Request, slow: dict[str, bool]) -> dict[str, Any]:
@@ -41,6 +42,7 @@ def describe(world: World, plan: Plan, request: Request, slow: dict[str, bool]) 
         "device": request.device,
         "jobs": request.jobs,
         "detector_weights": request.detector_weights,
+        "faithfulness": request.faithfulness,
         "tasks": {label: _task(world, plan, label) for label in world.tasks},
         "detectors": {
             label: {"fingerprint": detector.fingerprint(), "slow": slow.get(label, False)} for label, detector in world.detectors.items()

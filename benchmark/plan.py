@@ -1,7 +1,7 @@
 """Plan a run: which clips, which units, under which keys. Pure: equal content gives equal keys, in whatever order it was asked for."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 
@@ -11,7 +11,7 @@ from xaibench.benchmark.source import source_hash
 from xaibench.benchmark.suite import Budget, TierName, select_pairs
 from xaibench.benchmark.units import ClipRef, Unit, clean, first_line
 from xaibench.benchmark.world import World
-from xaibench.errors import AudioError, NothingMeasuredError, PairError, PluginError, XaibenchError
+from xaibench.errors import AudioError, DataMismatchError, NothingMeasuredError, PairError, PluginError, XaibenchError
 from xaibench.tasks.recipes import TIME
 from xaibench.tasks.recipes import recipe as named_recipe
 from xaibench.types import Detector, Explainer, Pair, Task, content_hash
@@ -110,6 +110,28 @@ def usable_pairs(task: Task, count: int | None, refused: dict[str, str]) -> Iter
             continue
         count = None if count is None else count - 1
         yield complete
+
+
+def plan_of(world: World, units: Iterable[Unit], recipes: dict[str, tuple[str, ...]], tier: TierName) -> Plan:
+    """Plan the scoring of explanations that were made: their units as they were recorded, in the order of the tasks' clips.
+
+    Raises:
+        DataMismatchError: If a clip is not in its task any more.
+    """
+    by_clip: dict[tuple[str, str], list[Unit]] = {}
+    for unit in units:
+        by_clip.setdefault((unit.clip.task, unit.clip.pair), []).append(unit)
+    clips: list[PlannedClip] = []
+    groups: list[tuple[Unit, ...]] = []
+    for label, task in world.tasks.items():
+        planner = _Planner(world, label, recipes[label])
+        for pair in select_pairs(task.pairs("test"), None):
+            if found := by_clip.pop((label, pair.id), None):
+                clips.append(planner.clip(task.complete(pair)))
+                groups.append(tuple(sorted(found, key=lambda unit: (unit.explainer, unit.recipe, unit.key))))
+    if by_clip:
+        raise DataMismatchError(f"task must hold the clips that were explained, got none called {min(by_clip)[1]!r}; fetch the data again")
+    return Plan(tuple(clips), tuple(groups), recipes, tier, world.suite.content_hash())
 
 
 class _Planner:

@@ -93,14 +93,14 @@ def run(  # noqa: PLR0913 (the options of the main command)
         raise ValueError(f"limit must be at least 1, got {limit}; leave it out for the whole tier")
     plan = make_plan(world, budget, tier, limit, recipes)
     world.locate(here / (out if out is not None else Path("runs") / default_name(world, plan)))
-    request = Request(limit, seed, device, _jobs(jobs, device), None if detector_weights is None else str(detector_weights))
+    request = Request(limit, seed, device, job_count(jobs, device), str(detector_weights or "") or None, faithfulness)
     with RunFolder(world.folder, fresh) as folder, Journal(world.folder / JOURNAL) as journal, Drain() as drain:
         slow = _slow(world, folder)
         folder.forget_done()
         folder.write_json(MANIFEST, describe(world, plan, request, slow))
         session = Session(world, plan, folder, journal, Ticker(progress), drain, request.jobs)
         session.explain(retry_errors)
-        curves = {task: _curves(world.tasks[task], budget, slow[name]) for task, name in world.detector_of.items() if faithfulness}
+        curves = {task: curves_of(world.tasks[task], budget, slow[name]) for task, name in world.detector_of.items() if faithfulness}
         session.score(curves, retry_errors)
         if drain.requested:
             raise KeyboardInterrupt(f"interrupted; the same command goes on in {world.folder}")
@@ -110,7 +110,8 @@ def run(  # noqa: PLR0913 (the options of the main command)
     return Results.read(world.folder)
 
 
-def _curves(task: Task, budget: Budget, slow: bool) -> Curves:
+def curves_of(task: Task, budget: Budget, slow: bool) -> Curves:
+    """Return the curves that a budget gives to a task; where there are no twins, without occluders that need them."""
     curves = budget.slow_curves if slow else budget.curves
     return curves.without_twins() if task.truth in ("time", "none") else curves
 
@@ -137,7 +138,7 @@ def default_name(world: World, plan: Plan) -> str:
     return f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', words)[:60]}-{plan.id[:12]}"
 
 
-def _jobs(jobs: int | None, device: str) -> int:
+def job_count(jobs: int | None, device: str) -> int:
     """Choose the number of workers; forked ones cannot share an accelerator."""
     if jobs is not None and jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}; leave it out for one per processor")

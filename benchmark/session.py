@@ -58,7 +58,7 @@ class Session:
         """Explain what is missing; failed units again only on request."""
         chunks = []
         for clip, units in zip(self.plan.clips, self.plan.units, strict=True):
-            items = [] if self._settled(self.twins.get(clip.key), retry) else [ExplainItem(None)]
+            items = self._twins_missing(clip, retry)
             for unit in units:
                 known = self.explanations.get(unit.key)
                 if not self._settled(known, retry):
@@ -66,6 +66,18 @@ class Session:
             if items:
                 chunks.append(Chunk(clip, tuple(items)))
         self.ticker.expect(sum(len(chunk.items) for chunk in chunks) + SCORINGS * sum(len(units) for units in self.plan.units))
+        self._run_explain(chunks)
+
+    def listen(self) -> None:
+        """Measure the twins that are missing, and explain nothing: what scoring again needs."""
+        chunks = [Chunk(clip, tuple(items)) for clip in self.plan.clips if (items := self._twins_missing(clip, retry=False))]
+        self.ticker.expect(sum(len(chunk.items) for chunk in chunks) + SCORINGS * sum(len(units) for units in self.plan.units))
+        self._run_explain(chunks)
+
+    def _twins_missing(self, clip: PlannedClip, retry: bool) -> list[ExplainItem]:
+        return [] if self._settled(self.twins.get(clip.key), retry) else [ExplainItem(None)]
+
+    def _run_explain(self, chunks: Sequence[Chunk[ExplainItem]]) -> None:
         work = Work(self._explain_chunk, self._lost_explanation, self.world.timeout_s, self.folder.path / LOG)
         for record in execute(work, chunks, self.jobs, self.drain, self._close_in_child()):
             self._take(record)

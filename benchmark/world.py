@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from xaibench.benchmark.aggregate import RowInfo
 from xaibench.benchmark.suite import Suite
 from xaibench.benchmark.units import first_line
 from xaibench.errors import PluginError
@@ -32,6 +33,8 @@ class World:
     timeout_s: float | None = None
     variants: dict[tuple[str, str, str], Explainer] = field(default_factory=dict, repr=False)
     place: dict[str, Path] = field(default_factory=dict, repr=False)
+    described: dict[str, RowInfo] = field(default_factory=dict, repr=False)
+    """What is known of the rows where the explainers themselves are not loaded: a run that is scored again needs no plugin of its past."""
 
     def locate(self, folder: Path) -> None:
         """Set the run folder, which is named after the plan and so is known last."""
@@ -46,6 +49,11 @@ class World:
         """Return the grid of a task."""
         grid: STFTConfig = getattr(self.tasks[task], "stft", DEFAULT_STFT)
         return grid
+
+    @property
+    def rows(self) -> dict[str, RowInfo]:
+        """What the tables must know of every explainer, by label."""
+        return self.described or {label: RowInfo(label, label, self.is_control(label), self.is_oracle(label)) for label in self.explainers}
 
     def is_control(self, label: str) -> bool:
         """Tell whether an explainer is one of the house's controls; those of third parties compete like anybody."""

@@ -73,6 +73,18 @@ class UnitsFailedError(XaibenchError):
     exit_code = ExitCode.UNITS_FAILED
 
 
+class RegressionError(XaibenchError):
+    """A run is worse than its baseline by a rule of the gate."""
+
+    exit_code = ExitCode.REGRESSION
+
+
+class NotComparableError(XaibenchError):
+    """Two runs answer different questions: another protocol, other clips, another detector."""
+
+    exit_code = ExitCode.NOT_COMPARABLE
+
+
 class NothingMeasuredError(XaibenchError):
     """The command ended without a single measured unit."""
 

@@ -5,7 +5,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from xaibench.cli import check, data, doctor, explain, report, run, show, train
+from xaibench.cli import check, compare, data, doctor, explain, gate, report, run, score, show, train
 from xaibench.errors import ExitCode, XaibenchError
 
 app = typer.Typer(
@@ -17,7 +17,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("run")(run.run)
+app.command("score")(score.score)
 app.command("report")(report.report)
+app.command("compare")(compare.compare)
+app.command("gate")(gate.gate)
 app.command("list")(show.list_plugins)
 app.command("info")(show.info)
 app.command("explain")(explain.explain)

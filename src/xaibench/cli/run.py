@@ -59,14 +59,15 @@ def run(
             max_failures=max_failures,
             timeout_s=timeout,
         )
-    _show(results.path)
+    show(results.path)
     if report:
         from xaibench.leaderboard.site import build
 
         typer.echo(f"\nreport: {build(results.path, tasks=by_label(tasks)).resolve().as_uri()}")
 
 
-def _show(path: Path) -> None:
+def show(path: Path) -> None:
+    """Print the table of every task and detector of a run."""
     from rich.console import Console
 
     from xaibench.leaderboard.rows import read_run, terminal_table
