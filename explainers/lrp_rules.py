@@ -24,6 +24,7 @@ from xaibench.explainers.operations import (
     Function,
     OperationMode,
     attention,
+    batch_norm,
     glu,
     replace_gradient,
     varying,
@@ -106,13 +107,20 @@ class RelevanceRules(OperationMode):
 
 
 def stabilize(value: Tensor, epsilon: float) -> Tensor:
-    """Move numbers away from zero by ``epsilon`` in the direction of their own sign."""
-    return torch.copysign(torch.full_like(value, epsilon), value).add_(value)
+    """Return numbers moved away from zero by ``epsilon`` in the direction of their own sign."""
+    return torch.copysign(value.new_tensor(epsilon), value).add_(value)
+
+
+def ratio(top: Tensor, bottom: Tensor, epsilon: float) -> Tensor:
+    """Return ``top / bottom``, the divisor stabilized."""
+    divisor = stabilize(bottom, epsilon)
+    return torch.div(top, divisor, out=divisor)
 
 
 def identity_rule(x: Tensor, out: Tensor, epsilon: float) -> Tensor:
     """Hand relevance through a function of each number unchanged: slope ``out / x``."""
-    return with_slopes(out, (x.expand_as(out), out.detach() / stabilize(x.detach(), epsilon)))
+    x = x if x.shape == out.shape else x.expand_as(out)
+    return with_slopes(out, (x, ratio(out.detach(), x.detach(), epsilon)))
 
 
 def uniform_rule(out: Tensor, factors: int) -> Tensor:
@@ -120,14 +128,30 @@ def uniform_rule(out: Tensor, factors: int) -> Tensor:
     return out if factors < 2 else replace_gradient(out, out / factors)
 
 
-class Favor(torch.autograd.Function):
-    """The gamma rule's slopes by an output ``z`` and by its ``gamma / 2`` times ``size``, the sum of its contributions' absolute values."""
+class WithSize(torch.autograd.Function):
+    """A tensor and its absolute value; one pass adds up what comes back through both."""
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, size: Tensor, gamma: float, epsilon: float) -> Tensor:
-        """Return ``z``; keep ``z`` over the sum of favored contributions, with the sign of ``z``."""
-        ctx.own = 1 + gamma / 2
-        share = z / stabilize(torch.copysign(size, z).add_(z, alpha=ctx.own), epsilon)
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return both."""
+        ctx.save_for_backward(x)
+        return x.view_as(x), x.abs()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Tensor:
+        """Add the gradients, the second with the sign of the tensor."""
+        (x,) = ctx.saved_tensors
+        return torch.addcmul(gradients[0], gradients[1], x.sign())
+
+
+class Favor(torch.autograd.Function):
+    """The gamma rule's slopes by an output ``z`` and by ``size``, the scaled sum of its contributions' absolute values."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, size: Tensor) -> Tensor:
+        """Return ``z``; keep ``|z| / (|z| + size)`` with the sign of ``z``. ``size`` is used up."""
+        strength = z.abs()
+        share = strength.div_(size.add_(strength))
         ctx.save_for_backward(share.copysign_(z))
         return z.view_as(z)
 
@@ -135,14 +159,15 @@ class Favor(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Any) -> tuple[Any, ...]:
         """Give both their share."""
         (share,) = ctx.saved_tensors
-        return (share.abs() * gradients[0]).mul_(ctx.own), share * gradients[0], None, None
+        return share.abs().mul_(gradients[0]), share * gradients[0]
 
 
 def gamma_rule(func: Function, x: Tensor, weight: Tensor, bias: Tensor | None, gamma: float, epsilon: float) -> Tensor:
     """Favor contributions of the output's sign by ``1 + gamma``.
 
     Each contribution ``c = x w`` to an output ``z`` (with the bias) receives ``R (c + gamma c_s) / (z + gamma sum c_s)``, where ``c_s`` is
-    ``c`` if it has the sign ``s`` of ``z``, else 0. As ``c_s = (c + s |c|) / 2``, one map of absolute values does for inputs of any sign.
+    ``c`` if it has the sign ``s`` of ``z``, else 0. As ``c_s = (c + s |c|) / 2``, one map of absolute values does for inputs of any sign:
+    ``R (c + t s |c|) / (z + t s sum |c|)`` with ``t = gamma / (2 + gamma)``.
 
     Args:
         func: Convolution or linear map of input, weight and bias.
@@ -152,11 +177,15 @@ def gamma_rule(func: Function, x: Tensor, weight: Tensor, bias: Tensor | None, g
         gamma: 0 for the epsilon rule.
         epsilon: Stabilizes the divisor.
     """
-    z = func(x, weight, bias)
     if gamma == 0:
-        return with_slopes(z, (z, (z / stabilize(z, epsilon)).detach()))
-    scaled = [None if w is None else w.abs() * (gamma / 2) for w in (weight, bias)]
-    out: Tensor = Favor.apply(z, func(x.abs(), *scaled), gamma, epsilon)  # type: ignore[no-untyped-call]
+        z = func(x, weight, bias)
+        return with_slopes(z, (z, ratio(z.detach(), z.detach(), epsilon)))
+    x, absolute = WithSize.apply(x)  # type: ignore[no-untyped-call]
+    z = func(x, weight, bias)
+    tilt, least = gamma / (2 + gamma), 2 * epsilon / (2 + gamma)
+    floor = weight.new_full((z.shape[1 - weight.ndim],), least) if bias is None else bias.abs().mul_(tilt).add_(least)
+    size = func(absolute, weight.clone().abs_().mul_(tilt), floor)  # a clone keeps the strides, by which memory formats are chosen
+    out: Tensor = Favor.apply(z, size)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -193,4 +222,4 @@ def group_norm(
 
 
 COMPOSED: dict[str, Function] = {"scaled_dot_product_attention": attention, "glu": glu}
-NORMALIZATIONS: dict[str, Function] = {"layer_norm": layer_norm, "group_norm": group_norm, "rms_norm": rms_norm}
+NORMALIZATIONS: dict[str, Function] = {"batch_norm": batch_norm, "layer_norm": layer_norm, "group_norm": group_norm, "rms_norm": rms_norm}

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 Function = Callable[..., Any]
@@ -60,7 +61,7 @@ def replace_gradient(value: Tensor, surrogate: Tensor) -> Tensor:
 
 
 class Slopes(torch.autograd.Function):
-    """Return a value whose slope by each of several tensors of its shape is given."""
+    """Return a value whose slope by each of several tensors of its shape is given, whole or ready to be broadcast."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, slopes: tuple[Tensor, ...], *_tensors: Tensor) -> Tensor:
@@ -75,7 +76,7 @@ class Slopes(torch.autograd.Function):
 
 
 def with_slopes(value: Tensor, *terms: tuple[Tensor, Tensor]) -> Tensor:
-    """Return ``value`` with the given slope by each tensor, as pairs ``(tensor, slope)`` of the value's shape."""
+    """Return ``value`` with the given slope by each tensor, as pairs ``(tensor, slope)``; slopes may be broadcast to the value's shape."""
     tensors, slopes = zip(*terms, strict=True)
     out: Tensor = Slopes.apply(value.detach(), slopes, *tensors)  # type: ignore[no-untyped-call]
     return out
@@ -120,6 +121,17 @@ def varying(values: Any) -> list[Tensor]:
         elif type(value) in (list, tuple):
             found += varying(value)
     return found
+
+
+def batch_norm(x: Tensor, mean: Tensor, variance: Tensor, *args: Any, **named: Any) -> Tensor:
+    """Normalize by stored statistics: linear, with its plain slope, given here as torch's gradient would leave the memory format."""
+    out = functional.batch_norm(x, mean, variance, *args, **named)
+    given = dict(zip(("weight", "bias", "training", "momentum", "eps"), args, strict=False)) | named
+    if given.get("training"):
+        return out
+    slope = (variance + given.get("eps", 1e-5)).rsqrt()
+    slope = slope if given.get("weight") is None else slope * given["weight"]
+    return with_slopes(out, (x, slope.view(-1, *[1] * (x.ndim - 2))))
 
 
 def attention(

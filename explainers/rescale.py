@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from xaibench.errors import NotApplicableError
-from xaibench.explainers.operations import LINEAR, Function, OperationMode, attention, glu, names, varying
+from xaibench.explainers.operations import LINEAR, Function, OperationMode, attention, batch_norm, glu, names, varying
 from xaibench.explainers.rescale_rules import RULES, Rule, Step, like, straight
 
 STEADY = names("batch_norm dropout dropout1d dropout2d dropout3d feature_dropout alpha_dropout feature_alpha_dropout")
@@ -39,6 +39,8 @@ class Rescale(OperationMode):
         if name in COMPOSED:
             return COMPOSED[name](self, *args, **kwargs)
         steady = name in STEADY and not kwargs.get("training", False)
+        if steady and name == "batch_norm":
+            return batch_norm(*args, **kwargs) if self.replay and varying(args[:1]) else func(*args, **kwargs)
         if name in LINEAR or steady or (name == "__getitem__" and not holds_tensor(args[1])):
             return func(*args, **kwargs)
         if name.endswith("_") and not name.endswith("__") and varying(args):

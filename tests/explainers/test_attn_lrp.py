@@ -123,6 +123,15 @@ def test_softmax_follows_the_taylor_rule():
     assert torch.allclose(relevance(lambda v: v.softmax(1), x, given), expected, atol=1e-9)
 
 
+def test_stored_statistics_are_a_linear_map_with_its_plain_slope():
+    x = draw(2, 3, 4, 5).to(memory_format=torch.channels_last)
+    mean, spread, scale, shift = (draw(3, seed=s) for s in range(4))
+    for given in ({}, {"weight": scale, "bias": shift, "eps": 0.3}):
+        ours = relevance(lambda v, given=given: functional.batch_norm(v, mean, spread.square(), **given), x)
+        weight = given.get("weight", torch.ones(3)) / (spread.square() + given.get("eps", 1e-5)).sqrt()
+        assert torch.allclose(ours, x * weight[:, None, None], atol=1e-12)
+
+
 @pytest.mark.parametrize(
     "func",
     [
