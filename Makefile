@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: run test test-all check bench clean
+.PHONY: run test test-all check bench bench-explainers clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -29,6 +29,9 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench-explainers: $(VENV)/.installed
+	$(BIN)/python -m xaibench.explainers.bench
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
