@@ -15,6 +15,7 @@ from xaibench.errors import DataError, DataMismatchError, PairError
 from xaibench.tasks.alignment import align, match_level
 from xaibench.tasks.audio import decoded_sha256, read_audio, tile
 from xaibench.tasks.manifest import SPLITS, check_files, read_manifest, write_manifest
+from xaibench.tasks.warping import Alignment, aligned
 from xaibench.types import CLIP_SAMPLES, Clip, Pair, Split, Task, content_hash
 
 __all__ = [
@@ -110,8 +111,13 @@ def spread(pairs: Iterable[Pair]) -> list[Pair]:
     return ordered
 
 
-def load_pair(pair: Pair, root: Path) -> Clip:
+def load_pair(pair: Pair, root: Path, alignment: Alignment | None = None) -> Clip:
     """Load one pair: verified, aligned by its lag, cropped to the overlap, cut or tiled to ``CLIP_SAMPLES`` with one period, level-matched.
+
+    Args:
+        pair: What to load.
+        root: Folder to which its paths are relative.
+        alignment: How the twins lie where one lag is not enough; ``pair.lag`` by default.
 
     Recently loaded clips are kept in memory (64, about 33 MB) while their files stay unchanged.
 
@@ -122,7 +128,7 @@ def load_pair(pair: Pair, root: Path) -> Clip:
         PairError: If the twins overlap by less than 64 ms after alignment.
     """
     root = Path(root)
-    clip = _load(pair, root, _stamp(root / pair.bonafide), _stamp(root / pair.spoof))
+    clip = _load(pair, root, alignment, _stamp(root / pair.bonafide), _stamp(root / pair.spoof))
     return replace(clip, bonafide=clip.bonafide.clone(), spoof=clip.spoof.clone())
 
 
@@ -258,8 +264,9 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=64)
-def _load(pair: Pair, root: Path, *_stamps: tuple[int, int]) -> Clip:
-    bonafide, spoof = align(verified(root / pair.bonafide, pair.bonafide_sha256), verified(root / pair.spoof, pair.spoof_sha256), pair.lag)
+def _load(pair: Pair, root: Path, alignment: Alignment | None, *_stamps: tuple[int, int]) -> Clip:
+    bonafide, spoof = verified(root / pair.bonafide, pair.bonafide_sha256), verified(root / pair.spoof, pair.spoof_sha256)
+    bonafide, spoof = align(bonafide, spoof, pair.lag) if alignment is None else aligned(bonafide, spoof, alignment)
     overlap = bonafide.shape[-1]
     if overlap < MIN_OVERLAP_SAMPLES:
         raise PairError(

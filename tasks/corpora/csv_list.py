@@ -18,6 +18,7 @@ from xaibench.tasks.corpora.released import Home, Released
 from xaibench.tasks.facts import file_sha256
 from xaibench.tasks.manifest import read_manifest
 from xaibench.tasks.pairs import split_by_speaker
+from xaibench.tasks.warping import Alignment
 from xaibench.types import Pair
 
 
@@ -61,6 +62,11 @@ class CsvList(Released):
             return super().complete(pair)
         known = {side: getattr(pair, f"{side}_sha256") or file_sha256(self._root / getattr(pair, side)) for side in ("bonafide", "spoof")}
         return replace(pair, bonafide_sha256=known["bonafide"], spoof_sha256=known["spoof"])
+
+    def alignment(self, pair: Pair) -> Alignment:
+        """Return the table's lag, or what is measured where it has none."""
+        nothing = float("nan")
+        return Alignment(pair.lag, nothing, nothing, nothing, nothing) if self._gives_lags else super().alignment(pair)
 
     @cached_property
     def _gives_lags(self) -> bool:

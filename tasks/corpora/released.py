@@ -9,17 +9,16 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from xaibench.errors import DataError, UnknownNameError
-from xaibench.tasks.alignment import check_twins, constant_lag
+from xaibench.errors import DataError, PairError, UnknownNameError
 from xaibench.tasks.audio import read_audio
 from xaibench.tasks.facts import file_sha256, remember
-from xaibench.tasks.pairs import PairedTask, check_disjoint, split_by_speaker
+from xaibench.tasks.pairs import PairedTask, check_disjoint, load_pair, split_by_speaker
+from xaibench.tasks.warping import VERSION, Alignment, measure
 from xaibench.types import Clip, Pair
 
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus")
-ALIGNMENT = "alignment-v1"
 SHOWN = 3
 
 
@@ -95,12 +94,26 @@ class Released(PairedTask):
         if pair.bonafide_sha256 and pair.spoof_sha256:
             return pair
         bonafide, spoof = (file_sha256(self._root / name) for name in (pair.bonafide, pair.spoof))
-        lag = remember(ALIGNMENT, f"{bonafide}:{spoof}", lambda: _lag(self._root / pair.bonafide, self._root / pair.spoof))
-        return replace(pair, bonafide_sha256=bonafide, spoof_sha256=spoof, lag=lag)
+        pair = replace(pair, bonafide_sha256=bonafide, spoof_sha256=spoof)
+        return replace(pair, lag=self.alignment(pair).lag)
+
+    def alignment(self, pair: Pair) -> Alignment:
+        """Return how the twins of a pair with known hashes lie to each other; measured once, kept by content.
+
+        Raises:
+            PairError: If they are not twins, with the number that shows why.
+        """
+        key = f"{pair.bonafide_sha256}:{pair.spoof_sha256}"
+        known = remember(VERSION, key, lambda: _measured(self._root / pair.bonafide, self._root / pair.spoof))
+        if "refused" in known:
+            raise PairError(known["refused"])
+        return Alignment.of_json(known)
 
     def load(self, pair: Pair) -> Clip:
-        """Load one pair, completed where it is not (see ``load_pair``)."""
-        return super().load(self.complete(pair))
+        """Load one pair, completed where it is not, on the spoof's time where the lag drifts (see ``load_pair``)."""
+        pair = self.complete(pair)
+        found = self.alignment(pair)
+        return load_pair(pair, self._root, found if found.knots else None)
 
     def home_of(self, *candidates: Path, needs: str, home: Home, option: str = "data") -> Path:
         """Return the first folder that holds ``needs``.
@@ -133,10 +146,12 @@ class Released(PairedTask):
             warnings.warn(f"{self._root}: {len(found)} {what}: {shown(found)}", stacklevel=2)
 
 
-def _lag(bonafide: Path, spoof: Path) -> int:
-    twins = read_audio(bonafide), read_audio(spoof)
-    check_twins(*twins)
-    return constant_lag(*twins)
+def _measured(bonafide: Path, spoof: Path) -> dict[str, Any]:
+    """Return an alignment as plain values, or why there is none."""
+    try:
+        return measure(read_audio(bonafide), read_audio(spoof)).as_json()
+    except PairError as error:
+        return {"refused": str(error)}
 
 
 def audio_by_stem(folder: Path) -> dict[str, str]:

@@ -69,3 +69,27 @@ def convert(
 
     for path in convert_labels(folder, out):
         typer.echo(str(path))
+
+
+@app.command("check")
+def check(
+    task: Annotated[str, typer.Argument(help="NAME or NAME:option=value of a corpus on disk")],
+    folder: Annotated[str, typer.Option("--data", help="its folder")] = "",
+    split: Annotated[str, typer.Option(help="train, dev or test")] = "test",
+    limit: Annotated[int | None, typer.Option(min=1, help="only the first pairs")] = None,
+    out: Annotated[Path | None, typer.Option(help="table to write; default: print it")] = None,
+) -> None:
+    """Check the tree of a corpus and align its pairs: lag, residual, score and drift of each, and why a pair is refused."""
+    from xaibench.cli.progress import bar
+    from xaibench.registry import TASKS
+    from xaibench.tasks.corpora.inspect import alignment_table
+
+    if split not in ("train", "dev", "test"):
+        raise UnknownNameError(f"split must be train, dev or test, got {split!r}; use for example --split test")
+    with bar("check") as advance:
+        text, refused = alignment_table(TASKS.load(task, **({"data": folder} if folder else {})), split, limit, advance)
+    if out is None:
+        typer.echo(text)
+    else:
+        out.write_text(text, encoding="utf-8")
+    typer.echo(f"{text.count(chr(10)) - 1} pairs, {refused} refused", err=True)
