@@ -144,6 +144,20 @@ def test_other_speech_is_refused_with_a_number(shared_data):
                 measure(first[:size], second[:size])
 
 
+def test_the_same_sentence_by_another_speaker_is_refused_with_the_number(shared_data):
+    groups = defaultdict(list)
+    with (shared_data / "manifest.csv").open(newline="", encoding="utf-8") as stream:
+        for row in csv.DictReader(stream):
+            if row["source"] == "vctk_autovc":
+                groups[row["utterance_id"].rpartition("_")[2]].append(read_audio(shared_data / row["path"]))
+    pairs = [p for group in groups.values() for p in pairwise(group)]
+    alike = [p for p in pairs if max(map(len, p)) < 1.2 * min(map(len, p))][:8]
+    assert len(alike) == 8
+    for first, second in alike:
+        with pytest.raises(PairError, match=r"envelope correlation of 0\.[0-4]\d"):
+            measure(first, second)
+
+
 def test_lengths_that_differ_are_refused():
     sound = torch.randn(32_000, generator=torch.Generator().manual_seed(1))
     with pytest.raises(PairError, match=r"got 1\.00 s and 2\.00 s"):
