@@ -66,8 +66,9 @@ def _explain(world: World, planned: PlannedClip, clip: Clip, unit: Unit, meter: 
         return _oracle_of_labels(explainer, clip, world, unit)
     device = device_of(detector)
     references = _references(explainer, task, clip, oracle=world.is_oracle(unit.explainer))
-    if world.is_oracle(unit.explainer) and any(f.name == "valid_samples" for f in fields(explainer)):
-        explainer = replace(explainer, valid_samples=clip.valid_samples)  # type: ignore[call-arg]
+    if world.is_oracle(unit.explainer):
+        known = {"valid_samples": clip.valid_samples, "planted": clip.planted}
+        explainer = replace(explainer, **{f.name: known[f.name] for f in fields(explainer) if f.name in known})
     generator = torch.Generator(device).manual_seed(unit.seed)
     waveform = clip.spoof[None].to(device, copy=True)
     try:

@@ -12,6 +12,7 @@ from xaibench.benchmark.suite import Suite
 from xaibench.benchmark.units import first_line
 from xaibench.errors import PluginError
 from xaibench.registry import DETECTORS, EXPLAINERS, TASKS
+from xaibench.tasks.recipes import PLANTED
 from xaibench.tasks.spectrogram import DEFAULT_STFT, STFTConfig
 from xaibench.types import Control, Detector, Explainer, Pair, Task
 
@@ -70,7 +71,8 @@ class World:
         if known is None:
             known = self.explainers[label]
             names = {f.name for f in fields(known)}
-            wanted: dict[str, Any] = {"recipe": recipe, "stft": self.stft(task)}
+            told = recipe if recipe != PLANTED.name or self.is_control(label) else ""  # a segmenter looks for what it was trained for
+            wanted: dict[str, Any] = {"recipe": told, "stft": self.stft(task)}
             known = replace(known, **{name: value for name, value in wanted.items() if name in names and value != ""})
             known = known.bind(self.tasks[task].name)
             self.variants[label, recipe, task] = known

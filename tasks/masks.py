@@ -9,6 +9,9 @@ f = ``floor`` x the largest magnitude of both twins, and G the separable Gaussia
 
 The mask is the top 5 % of the valid cells by rank, an exact count; ties are broken by a fixed permutation and counted.
 Twins are expected aligned and level-matched (``tasks/alignment.py``).
+
+Planted truth (``planted-v1``) is no comparison of twins: the mask is the region that the task planted, and so is the continuous
+difference (1 inside, 0 outside), since nothing is known of one planted cell that is not known of the others.
 """
 
 import math
@@ -34,7 +37,7 @@ IDENTICAL = 1e-5
 
 @dataclass(frozen=True)
 class Truth:
-    """The artifact truth of one clip."""
+    """The artifact truth of one clip, or its planted truth."""
 
     mask: Tensor
     """(F, N) bool."""
@@ -102,12 +105,14 @@ def truth(clip: Clip, recipe: str | MaskRecipe = "sym-floor60-v1", stft: STFTCon
 
     Raises:
         UnknownNameError: If the recipe has no such name.
-        PairError: If the clip has not what the recipe compares: a twin, or labels in time.
+        PairError: If the clip has not what the recipe compares: a twin, labels in time, or a planted region on this grid.
     """
     chosen = _named(recipe)
     valid = valid_cells(clip.valid_samples, len(clip.spoof), stft)
     if chosen.domain == "time":
         return _labelled(clip, stft, valid)
+    if chosen.domain == "planted":
+        return _planted(clip, stft, valid)
     if not clip.has_twin:
         raise PairError(f"clip must have a twin for recipe {chosen.name}, got {clip.pair.id} without one; score it on the detector alone")
     compared = _compare(clip.bonafide[None], clip.spoof[None], chosen, stft, valid)
@@ -135,6 +140,25 @@ def _labelled(clip: Clip, stft: STFTConfig, valid: Tensor) -> Truth:
     mask = (share > 0.5)[None] & valid
     empty = not bool(mask.any())
     return Truth(mask, mask.float(), valid, math.nan if empty else 1.0, 0, empty, math.nan)
+
+
+def _planted(clip: Clip, stft: STFTConfig, valid: Tensor) -> Truth:
+    """Return the truth of a clip whose task planted an artifact."""
+    if clip.planted is None or clip.planted.shape != valid.shape:
+        got = "none" if clip.planted is None else f"shape {tuple(clip.planted.shape)}"
+        raise PairError(f"clip must hold a planted region {tuple(valid.shape)}, got {got}; use a task with planted truth on its own grid")
+    inside = clip.planted & valid
+    real, fake = magnitude(torch.stack([clip.bonafide, clip.spoof]), stft)
+    empty = not bool(inside.any())
+    return Truth(
+        mask=inside,
+        difference=inside.float(),
+        valid=valid,
+        threshold=math.nan if empty else 1.0,
+        ties=0,
+        empty=empty,
+        share_added=math.nan if empty else float((fake > real)[inside].double().mean()),
+    )
 
 
 def top_cells(scores: Tensor, count: int | Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -203,8 +227,8 @@ def _compare(bonafide: Tensor, spoof: Tensor, recipe: MaskRecipe, stft: STFTConf
         raise ValueError(
             f"spoof must have bonafide's shape (B, T), got {tuple(spoof.shape)} and {tuple(bonafide.shape)}; align and crop the twins first"
         )
-    if recipe.domain == "time":
-        raise ValueError(f"recipe must compare twins, got {recipe.name}, which comes from labels; use truth(clip, {recipe.name!r})")
+    if recipe.domain in ("time", "planted"):
+        raise ValueError(f"recipe must compare twins, got {recipe.name}, which comes with the clip; use truth(clip, {recipe.name!r})")
     waveforms = torch.cat([bonafide, spoof]).float()
     if not bool(torch.isfinite(waveforms).all()):
         raise ValueError("bonafide and spoof must be finite, got NaN or infinity; read them with tasks.audio.read_audio")

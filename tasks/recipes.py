@@ -13,8 +13,8 @@ from torch import Tensor
 from xaibench.errors import UnknownNameError
 from xaibench.types import content_hash
 
-Domain = Literal["rel-linear", "rel-log", "abs-log", "abs-linear", "symmetric", "time"]
-DOMAINS: tuple[Domain, ...] = ("rel-linear", "rel-log", "abs-log", "abs-linear", "symmetric", "time")
+Domain = Literal["rel-linear", "rel-log", "abs-log", "abs-linear", "symmetric", "time", "planted"]
+DOMAINS: tuple[Domain, ...] = ("rel-linear", "rel-log", "abs-log", "abs-linear", "symmetric", "time", "planted")
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,8 @@ RECIPES: dict[str, MaskRecipe] = {
 """All named recipes of twins; the first two are official columns."""
 TIME = MaskRecipe("time-v1", "time")
 """Frames that labels call fake, at every frequency: the truth of corpora without twins; only the time marginal may be scored against it."""
+PLANTED = MaskRecipe("planted-v1", "planted")
+"""The region that a task planted (``Clip.planted``), whatever the twins' spectra say; what smooths and floors has no effect on it."""
 
 
 def recipe(name: str | MaskRecipe) -> MaskRecipe:
@@ -102,10 +104,11 @@ def recipe(name: str | MaskRecipe) -> MaskRecipe:
     """
     if isinstance(name, MaskRecipe):
         return name
-    if name == TIME.name:
-        return TIME
+    special = {TIME.name: TIME, PLANTED.name: PLANTED}
+    if name in special:
+        return special[name]
     if name not in RECIPES:
-        close = difflib.get_close_matches(name, RECIPES, n=3, cutoff=0.5)
+        close = difflib.get_close_matches(name, [*RECIPES, *special], n=3, cutoff=0.5)
         hint = f"did you mean {', '.join(close)}?" if close else f"available: {', '.join(RECIPES)}"
         raise UnknownNameError(f"recipe must be a named mask recipe, got {name!r}; {hint}")
     return RECIPES[name]

@@ -8,6 +8,7 @@ from torch import Tensor
 from xaibench.explainers.raw_wrapper import RawWrapper
 from xaibench.registry import EXPLAINERS
 from xaibench.tasks.masks import difference
+from xaibench.tasks.masks import recipe as named_recipe
 from xaibench.tasks.spectrogram import DEFAULT_STFT, STFTConfig, log_magnitude, stft, valid_cells
 from xaibench.types import Control, Detector, Generators
 
@@ -44,9 +45,13 @@ class OracleMask(_Oracle):
     recipe: str = "sym-floor60-v1"
     valid_samples: int | None = field(default=None, metadata={"config": False})
     """Samples before tiling began, as the harness knows them: only cells before it set the recipe's floor, as in the truth itself."""
+    planted: Tensor | None = field(default=None, repr=False, compare=False, metadata={"config": False})
+    """The planted region (F, N) that the harness hands over where the truth is planted."""
 
     def explain(self, waveform: Tensor, detector: Detector, *, references: Tensor | None = None, generator: Generators = None) -> Tensor:
-        """Return the difference of the twins under the recipe, (B, F, N)."""
+        """Return the difference of the twins under the recipe, or the planted region, (B, F, N)."""
+        if self.planted is not None and named_recipe(self.recipe).domain == "planted":
+            return self.planted.to(waveform).expand(len(waveform), -1, -1).clone()
         samples = waveform.shape[-1]
         valid = valid_cells(self.valid_samples or samples, samples, self.stft)
         return difference(self.twin(waveform, references), waveform, self.recipe, self.stft, valid)

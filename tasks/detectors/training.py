@@ -20,7 +20,6 @@ from xaibench.registry import DETECTORS
 from xaibench.tasks.cache import atomic_write
 from xaibench.tasks.detectors.batches import BatchRecipe, PairBatches
 from xaibench.tasks.detectors.card import assess, hardware, plain
-from xaibench.tasks.detectors.spectrogram_cnn import SpectrogramCNN
 from xaibench.tasks.detectors.weights import write_safetensors
 from xaibench.types import Clip, Detector, Task, Weights
 
@@ -85,15 +84,22 @@ def train_detector(
     recipe = recipe or TrainingRecipe()
     detector: Detector = DETECTORS.load(detector_name, weights=recipe.start, seed=seed).to(device)
     began = time.monotonic()
-    done, dev_loss, state = _fit(detector, task, recipe, PairBatches(task, recipe.batches, seed), (steps, minutes), progress)
+    done, dev_loss, state = _fit(detector, task, recipe, _batches(task, recipe.batches, seed), (steps, minutes), progress)
     seconds = round(time.monotonic() - began)
     detector.load_state_dict(state)
-    detector = detector.folded() if isinstance(detector, SpectrogramCNN) else detector
+    folded: Callable[[], Detector] | None = getattr(detector, "folded", None)
+    detector = folded() if folded else detector
     write_safetensors(path, detector.state_dict(), _metadata(detector))
     training = {"seed": seed, "steps": done, "seconds": seconds, "dev_loss": dev_loss, "recipe": asdict(recipe)}
     card = plain(_origin(detector, task, device) | training | assess(detector, task))
     atomic_write(path.with_suffix(".json"), (json.dumps(card, indent=1) + "\n").encode())
     return dict(card)
+
+
+def _batches(task: Task, recipe: BatchRecipe, seed: int) -> PairBatches:
+    """Return the task's own training batches where it makes some (``training_batches``), else its twins."""
+    make: Callable[[BatchRecipe, int], PairBatches] | None = getattr(task, "training_batches", None)
+    return make(recipe, seed) if make else PairBatches(task, recipe, seed)
 
 
 def _origin(detector: Detector, task: Task, device: str) -> dict[str, Any]:
@@ -144,7 +150,8 @@ def _step(
     detector: nn.Module, optimizer: torch.optim.Optimizer, batches: PairBatches, recipe: TrainingRecipe, device: torch.device
 ) -> float:
     waveform, target = (t.to(device) for t in batches.batch())
-    loss = _loss(detector(waveform), target, batches.recipe.n_pairs, recipe)
+    own: Callable[[nn.Module, Tensor, Tensor], Tensor] | None = getattr(batches, "loss", None)
+    loss = own(detector, waveform, target) if own else _loss(detector(waveform), target, batches.recipe.n_pairs, recipe)
     if not loss.isfinite():
         raise RunError(f"the loss must stay finite, got {float(loss)}; lower learning_rate, {recipe.learning_rate}")
     optimizer.zero_grad(set_to_none=True)
