@@ -37,6 +37,8 @@ class RowInfo:
     title: str
     control: bool
     oracle: bool
+    competes: bool = True
+    """Whether the row is ranked. One that covers a part of the clips, chosen by its author, has means and neither tier nor verdict."""
 
 
 @dataclass
@@ -129,7 +131,8 @@ class Aggregator:
         tier: dict[int, int | None] = {}
         beats: dict[int, bool] = {}
         for place, members in by_place(part.columns).items():
-            rows = [j for j in members if not self.rows[part.columns[j][0]].oracle and self._enough(intervals["utterance"][j])]
+            ranked = [j for j in members if (info := self.rows[part.columns[j][0]]).competes and not info.oracle]
+            rows = [j for j in ranked if self._enough(intervals["utterance"][j])]
             if place[3] in self.higher and rows:
                 clusters = part.clusters(self._kind(part, np.asarray(np.isfinite(part.values[:, rows]).all(1))))
                 tier |= self._tiers(part, rows, clusters, self.higher[place[3]])

@@ -1,6 +1,7 @@
 """The end of a run: records to tables, tables to the summary."""
 
 from collections import Counter
+from dataclasses import replace
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -30,8 +31,9 @@ def finish(session: "Session", curves: "dict[str, Curves]", slow: dict[str, bool
     tidy = Tidy(plan, session.explanations, session.finished_scores(), session.items, session.expected)
     units = tidy.units()
     write_tables(session.folder, units, tidy.curves(), tidy.timings(session.twins.values()))
+    infos = world.rows | {label: replace(world.rows[label], competes=not origin.partial) for label, origin in session.origins.items()}
     with one_thread():
-        rows = Aggregator(world.suite, world.rows, directions()).summarise(units)
+        rows = Aggregator(world.suite, infos, directions()).summarise(units)
     statuses = Counter(record.status for record in session.explanations.values())
     tasks = tuple(
         {
@@ -56,6 +58,7 @@ def finish(session: "Session", curves: "dict[str, Curves]", slow: dict[str, bool
         rows=tuple(_noted(row, world.tasks[row.task]) for row in rows),
         n_units=sum(len(group) for group in plan.units),
         n_by_status=dict(sorted(statuses.items())),
+        origins=dict(sorted(session.origins.items())),
     )
     write_summary(session.folder, summary)
 

@@ -68,6 +68,7 @@ def rescore(  # noqa: PLR0913 (the options of a command)
         units = [r.unit for r in journal.records("explanation") if isinstance(r, Explanation) and r.key in keys]
         plan = plan_of(world, units, _recipes(manifest, world, recipes), tier)
         session = Session(world, plan, folder, journal, Ticker(progress), drain, job_count(jobs, manifest["device"]))
+        session.origins.update(Results.read(path, partial=True).summary.origins)
         slow = {label: bool(manifest["detectors"][label]["slow"]) for label in world.detectors}
         wanted = manifest.get("faithfulness", True) if faithfulness is None else faithfulness
         budget = protocol.budgets[plan.tier]

@@ -14,6 +14,7 @@ import torch
 
 from xaibench.benchmark.finish import finish
 from xaibench.benchmark.folder import DONE, JOURNAL, MANIFEST, RunFolder
+from xaibench.benchmark.given import Given
 from xaibench.benchmark.journal import Journal
 from xaibench.benchmark.manifest import Request, describe
 from xaibench.benchmark.plan import Plan, make_plan
@@ -23,7 +24,7 @@ from xaibench.benchmark.session import Session
 from xaibench.benchmark.suite import Budget, Curves, Suite, TierName, checked_suite
 from xaibench.benchmark.threads import one_thread
 from xaibench.benchmark.units import FAILED
-from xaibench.benchmark.world import World, load_detectors, load_explainers, load_tasks
+from xaibench.benchmark.world import World, label_of, load_detectors, load_explainers, load_tasks
 from xaibench.errors import NothingMeasuredError, UnitsFailedError
 from xaibench.types import Detector, Explainer, Task
 
@@ -48,6 +49,7 @@ def run(  # noqa: PLR0913 (the options of the main command)
     faithfulness: bool = True,
     max_failures: int | None = None,
     timeout_s: float | None = None,
+    given: Given | None = None,
 ) -> Results:
     """Explain the tasks with the explainers and all controls, score every heatmap, and write the run folder.
 
@@ -70,6 +72,7 @@ def run(  # noqa: PLR0913 (the options of the main command)
         faithfulness: Whether to measure curves.
         max_failures: Failed explanations of the explainers asked for that are tolerated; ``None`` for any number.
         timeout_s: Longest time for one explanation; ``None`` for any.
+        given: Explanations of one more row that were made elsewhere.
 
     Returns:
         The results, read from the folder.
@@ -82,6 +85,7 @@ def run(  # noqa: PLR0913 (the options of the main command)
     """
     here = Path.cwd()  # before any plugin's code runs
     protocol = checked_suite(suite)
+    explainers = [*explainers, given.explainer] if given else explainers
     world = _world(protocol, explainers, tasks, detector, detector_weights, device, seed, timeout_s)
     tier: TierName = "full" if full else "quick"
     budget = protocol.budgets[tier]
@@ -99,6 +103,8 @@ def run(  # noqa: PLR0913 (the options of the main command)
         folder.forget_done()
         folder.write_json(MANIFEST, describe(world, plan, request, slow))
         session = Session(world, plan, folder, journal, Ticker(progress), drain, request.jobs)
+        if given:
+            session.take_given(given, label_of(given.explainer))
         session.explain(retry_errors)
         curves = {task: curves_of(world.tasks[task], budget, slow[name]) for task, name in world.detector_of.items() if faithfulness}
         session.score(curves, retry_errors)

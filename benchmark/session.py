@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from xaibench.benchmark.curves import score_range, with_values
 from xaibench.benchmark.explain import explain_unit, measure_twins, verdict
 from xaibench.benchmark.folder import RunFolder
+from xaibench.benchmark.given import Given, Origin
 from xaibench.benchmark.heatmaps import heatmap_path, is_intact
 from xaibench.benchmark.journal import Journal
 from xaibench.benchmark.plan import Plan, PlannedClip
@@ -53,6 +54,14 @@ class Session:
         """Scorings that the protocol asks of each finished unit."""
         self.expected: dict[str, list[tuple[str, str, tuple[str, ...]]]] = {}
         """Recipe, occluder and shown polarities of the scorings that each unit without a heatmap lacks."""
+        self.origins: dict[str, Origin] = {}
+        """Of rows whose explanations were made elsewhere, by label."""
+
+    def take_given(self, given: Given, label: str) -> None:
+        """Write down explanations that were made elsewhere; they replace what an earlier start left."""
+        for record in given.records(self.plan, self.folder.path):
+            self._take(record)
+        self.origins[label] = given.origin()
 
     def explain(self, retry: bool) -> None:
         """Explain what is missing; failed units again only on request."""

@@ -4,6 +4,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from xaibench.benchmark.given import Origin
+
 SUMMARY_SCHEMA = 1
 
 
@@ -89,3 +91,5 @@ class Summary(BaseModel):
     rows: tuple[SummaryRow, ...]
     n_units: int
     n_by_status: dict[str, int]
+    origins: dict[str, Origin] = {}
+    """Where the explanations of submitted rows come from, by explainer; the harness made all others."""

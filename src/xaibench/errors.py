@@ -91,5 +91,17 @@ class NothingMeasuredError(XaibenchError):
     exit_code = ExitCode.NOTHING_MEASURED
 
 
+class SubmissionError(XaibenchError):
+    """A submitted package breaks a rule, or is not what it says."""
+
+    exit_code = ExitCode.SUBMISSION_INVALID
+
+
+class IsolationError(XaibenchError):
+    """Untrusted code cannot be shut in well enough on this machine."""
+
+    exit_code = ExitCode.ISOLATION_UNAVAILABLE
+
+
 class NotApplicableError(XaibenchError):
     """The explainer cannot explain this detector; the message is its reason."""
