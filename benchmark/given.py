@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
-from xaibench.benchmark.plan import Plan
 from xaibench.benchmark.units import Explanation, Words
 from xaibench.types import Explainer
+
+if TYPE_CHECKING:
+    from xaibench.benchmark.plan import Plan
 
 Track = Literal["results", "heatmaps", "code"]
 """Who did what: the author's numbers (A), the author's heatmaps scored here (B), the author's code run here (C)."""
@@ -45,7 +47,7 @@ class Given(Protocol):
 
     explainer: Explainer
 
-    def records(self, plan: Plan, folder: Path) -> Iterator[Explanation]:
+    def records(self, plan: "Plan", folder: Path) -> Iterator[Explanation]:
         """Yield one record for each unit of the explainer, its heatmap stored in the folder of the run."""
         ...
 
