@@ -23,6 +23,7 @@ __all__ = [
     "check_disjoint",
     "check_files",
     "load_pair",
+    "load_whole",
     "read_manifest",
     "split_by_speaker",
     "spread",
@@ -132,6 +133,20 @@ def load_pair(pair: Pair, root: Path, alignment: Alignment | None = None) -> Cli
     return replace(clip, bonafide=clip.bonafide.clone(), spoof=clip.spoof.clone())
 
 
+def load_whole(pair: Pair, root: Path, alignment: Alignment | None = None) -> Clip:
+    """Load one pair as ``load_pair`` does, but keep its whole length and neither cut nor tile; for training, which cuts at random places.
+
+    Raises:
+        DataError: If a file is missing.
+        DataMismatchError: If decoded samples are not those that the manifest names.
+        PairError: If the twins overlap by less than 64 ms after alignment.
+    """
+    for name in (pair.bonafide, pair.spoof):
+        _stamp(Path(root) / name)
+    bonafide, spoof = _aligned(pair, Path(root), alignment)
+    return Clip(pair, bonafide, match_level(bonafide, spoof), valid_samples=bonafide.shape[-1])
+
+
 def verified(path: Path, sha256: str) -> Tensor:
     """Read a recording, ``(T,)``, and check the SHA-256 of its decoded 16 kHz samples unless ``sha256`` is empty.
 
@@ -203,6 +218,14 @@ class PairedTask(Task):
         spoof = self.expected_sha256(pair.spoof, pair.spoof_sha256)
         return replace(load_pair(replace(pair, bonafide_sha256=bonafide, spoof_sha256=spoof), self._root), pair=pair)
 
+    def whole(self, pair: Pair) -> Clip:
+        """Load one pair in its whole length (see ``load_whole``); tasks with a ``load`` of their own give what that gives."""
+        if type(self).load is not PairedTask.load:
+            return self.load(pair)
+        bonafide = self.expected_sha256(pair.bonafide, pair.bonafide_sha256)
+        spoof = self.expected_sha256(pair.spoof, pair.spoof_sha256)
+        return replace(load_whole(replace(pair, bonafide_sha256=bonafide, spoof_sha256=spoof), self._root), pair=pair)
+
     def reference_pairs(self, pair: Pair) -> list[Pair]:
         """Return the 20 listed pairs whose bona fide sides serve as references, no speaker or utterance shared with ``pair``.
 
@@ -265,6 +288,15 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 @lru_cache(maxsize=64)
 def _load(pair: Pair, root: Path, alignment: Alignment | None, *_stamps: tuple[int, int]) -> Clip:
+    bonafide, spoof = _aligned(pair, root, alignment)
+    overlap = bonafide.shape[-1]
+    bonafide, spoof = bonafide[:CLIP_SAMPLES], spoof[:CLIP_SAMPLES]
+    spoof = match_level(bonafide, spoof)
+    return Clip(pair, tile(bonafide, CLIP_SAMPLES), tile(spoof, CLIP_SAMPLES), valid_samples=min(overlap, CLIP_SAMPLES))
+
+
+def _aligned(pair: Pair, root: Path, alignment: Alignment | None) -> tuple[Tensor, Tensor]:
+    """Read both twins, align them and cut to what they share."""
     bonafide, spoof = verified(root / pair.bonafide, pair.bonafide_sha256), verified(root / pair.spoof, pair.spoof_sha256)
     bonafide, spoof = align(bonafide, spoof, pair.lag) if alignment is None else aligned(bonafide, spoof, alignment)
     overlap = bonafide.shape[-1]
@@ -272,9 +304,7 @@ def _load(pair: Pair, root: Path, alignment: Alignment | None, *_stamps: tuple[i
         raise PairError(
             f"pair {pair.id!r} must overlap by {MIN_OVERLAP_SAMPLES} samples after lag {pair.lag}, got {overlap}; check lag and files"
         )
-    bonafide, spoof = bonafide[:CLIP_SAMPLES], spoof[:CLIP_SAMPLES]
-    spoof = match_level(bonafide, spoof)
-    return Clip(pair, tile(bonafide, CLIP_SAMPLES), tile(spoof, CLIP_SAMPLES), valid_samples=min(overlap, CLIP_SAMPLES))
+    return bonafide, spoof
 
 
 @lru_cache(maxsize=4)

@@ -1,15 +1,14 @@
 """Training examples, computed once: images and masks of a task's pairs in memory-mapped arrays, so that training only trains.
 
-Each pair gives ``copies`` examples. The first is the pair as the task loads it; the others start up to half a second later (the same offset
-for both twins) and pass through one random equaliser (the same for both twins), because level and spectral tilt are shortcuts. Masks are
-computed after that, from what the network will see. Levels are stored in 255 steps (0.3 dB), masks as bits.
+Each pair gives ``copies`` examples. The first is the pair as the task loads it; the others are disturbed by ``augmentation``, both twins
+alike. Masks are computed after that, from what the network will see. Levels are stored in 255 steps (0.3 dB), masks as bits.
 """
 
 import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,15 +17,16 @@ import torch
 from torch import Tensor
 
 from xaibench.errors import DataError
+from xaibench.explainers.segdiff.augmentation import Augmentation, augment
+from xaibench.explainers.segdiff.features import Maps, read
 from xaibench.explainers.segdiff.frontend import FrontEnd
 from xaibench.tasks.masks import truth
+from xaibench.tasks.pairs import PairedTask
 from xaibench.tasks.spectrogram import DEFAULT_STFT, STFTConfig
-from xaibench.types import SAMPLE_RATE, Clip, Split, Task, content_hash
+from xaibench.types import Clip, Detector, Split, Task, content_hash
 
-VERSION = "1"
-MAX_OFFSET_SAMPLES = SAMPLE_RATE // 2
-EQUALISER_DB = 6.0
-EQUALISER_POINTS = 5
+VERSION = "2"
+INDEX = "index.json"
 
 
 class Batch(NamedTuple):
@@ -38,6 +38,13 @@ class Batch(NamedTuple):
     """(B, R, F, N) float32, 0 or 1, one channel per recipe."""
     weight: Tensor
     """(B, R, 1, N) float32: 0 where a frame is padding or tiled, or where the clip has no mask."""
+    maps: Maps = ()
+    """Features of a detector, (B, D, H, W) float32 each."""
+
+    def to(self, device: str) -> "Batch":
+        """Move everything to a device."""
+        image, mask, weight = (t.to(device, non_blocking=True) for t in self[:3])
+        return Batch(image, mask, weight, tuple(m.to(device, non_blocking=True) for m in self.maps))
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,9 @@ class Recipe:
     stft: STFTConfig = DEFAULT_STFT
     copies: int = 1
     seed: int = 0
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    detector: str = ""
+    """Fingerprint of the detector whose features are cached; empty for none."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,15 @@ class Examples:
     """(n, N) bool."""
     pairs: list[str]
     """Pair of each example, in order."""
+    features: tuple[np.ndarray, ...] = ()
+    """(n, D, H, W) float16 of each layer of a detector."""
+    frames: int = 0
+    """Frames of the grid before padding; 0 means all."""
+
+    @property
+    def masks_shape(self) -> tuple[int, ...]:
+        """Shape of one example's masks, (R, F, N / 8)."""
+        return self.masks.shape[1:]
 
     def __len__(self) -> int:
         """Count the examples."""
@@ -73,13 +92,15 @@ class Examples:
         """Return the examples at ``index``, in that order."""
         rows = np.asarray(index)
         stored = torch.from_numpy(self.images[rows]).float() / 127.5 - 1
-        count, _, bins, frames = stored.shape
+        count, bins, frames = len(rows), self.masks.shape[2], 8 * self.masks.shape[3]
         ramp = torch.linspace(-1, 1, bins)[None, :, None].expand(count, bins, frames)
         planes = iter(stored.unbind(1))
-        image = torch.stack([ramp if name == "frequency" else next(planes) for name in self.front.channels], dim=1)
+        shown = [ramp if name == "frequency" else next(planes) for name in self.front.channels]
+        image = torch.stack(shown, dim=1) if shown else torch.zeros(count, 0, bins, frames)
+        maps = tuple(torch.from_numpy(layer[rows]).float() for layer in self.features)
         mask = torch.from_numpy(np.unpackbits(self.masks[rows], axis=-1)).float()
         known = torch.from_numpy(self.valid[rows]).float()[:, None, None, :]
-        return Batch(image, mask, known * (mask.sum((2, 3), keepdim=True) > 0))
+        return Batch(image, mask, known * (mask.sum((2, 3), keepdim=True) > 0), maps)
 
     def log_odds(self, rows: Callable[[Tensor], Tensor], bins: int, levels: int, strength: float = 50.0) -> Tensor:
         """Count masked cells by bin and level over at most 2000 examples and return smoothed log-odds, (R, bins, levels).
@@ -103,64 +124,58 @@ class Examples:
         return torch.logit(share.clamp(1e-4, 1 - 1e-4)).float()
 
 
-def augment(clip: Clip, generator: torch.Generator) -> Clip:
-    """Return the clip cut at a random offset and equalised at random, both twins alike.
-
-    The equaliser is a smooth curve through five random gains of at most 6 dB; what the cut frees at the end is filled by tiling and is
-    no longer valid.
-    """
-    room = max(min(MAX_OFFSET_SAMPLES, clip.valid_samples - SAMPLE_RATE), 0)
-    offset = int(torch.randint(0, room + 1, (), generator=generator))
-    gains = (2 * torch.rand(1, 1, EQUALISER_POINTS, generator=generator) - 1) * EQUALISER_DB
-    twins = torch.stack([clip.bonafide, clip.spoof])
-    valid = clip.valid_samples - offset
-    kept = twins[:, offset : offset + valid]
-    tiled = kept.repeat(1, -(-twins.shape[1] // valid))[:, : twins.shape[1]]
-    spectrum = torch.fft.rfft(tiled)
-    curve = torch.nn.functional.interpolate(gains, size=spectrum.shape[-1], mode="linear", align_corners=True)[0]
-    bonafide, spoof = torch.fft.irfft(spectrum * 10 ** (curve / 20), n=twins.shape[1])
-    valid = clip.valid_samples if valid == clip.valid_samples else valid
-    return replace(clip, bonafide=bonafide, spoof=spoof, valid_samples=valid)
+Row = tuple[np.ndarray, ...]
+"""Levels (C, F, N) uint8, mask bits (R, F, N / 8) uint8, valid frames (N,) bool, then the detector's layers (D, H, W) float16."""
 
 
-def example(clip: Clip, recipe: Recipe) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return stored levels (C, F, N) uint8, mask bits (R, F, N / 8) uint8 and valid frames (N,) bool of one clip."""
+def example(clip: Clip, recipe: Recipe, detector: Detector | None = None) -> Row:
+    """Return what is stored of one clip."""
     front = recipe.front
     image = front.image(clip.spoof[None], recipe.stft)[0]
-    stored = torch.stack([plane for plane, name in zip(image, front.channels, strict=True) if name != "frequency"])
+    stored = [plane for plane, name in zip(image, front.channels, strict=True) if name != "frequency"]
     truths = [truth(clip, name, recipe.stft) for name in recipe.recipes]
     masks = front.pad(torch.stack([t.mask[:-1] for t in truths]).float(), 0.0)
     valid = front.pad(truths[0].valid[0].float(), 0.0)
-    levels = ((stored + 1) * 127.5).round().to(torch.uint8)
-    return levels.numpy(), np.packbits(masks.bool().numpy(), axis=-1), valid.bool().numpy()
+    levels = ((torch.stack(stored) + 1) * 127.5).round().to(torch.uint8) if stored else torch.zeros(0, *image.shape[1:], dtype=torch.uint8)
+    maps = () if detector is None else tuple(layer[0].half().numpy() for layer in read(detector, clip.spoof[None]))
+    return levels.numpy(), np.packbits(masks.bool().numpy(), axis=-1), valid.bool().numpy(), *maps
 
 
-def clip_examples(clip: Clip, recipe: Recipe) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Return the clip's examples: itself, then ``copies - 1`` augmented ones, drawn from the pair's own seed."""
+def clip_examples(clip: Clip, recipe: Recipe, whole: Clip | None = None, detector: Detector | None = None) -> list[Row]:
+    """Return the clip's examples: itself, then ``copies - 1`` augmented ones, drawn from the pair's seed and cut from the whole pair."""
     seed = int(content_hash({"pair": clip.pair.id, "seed": recipe.seed})[:15], 16)
     generator = torch.Generator().manual_seed(seed)
-    return [example(clip if copy == 0 else augment(clip, generator), recipe) for copy in range(recipe.copies)]
+    disturbed = (augment(clip, generator, recipe.augmentation, whole) for _ in range(recipe.copies - 1))
+    return [example(c, recipe, detector) for c in (clip, *disturbed)]
 
 
-def from_clips(clips: Iterable[Clip], recipe: Recipe) -> Examples:
+def from_clips(clips: Iterable[Clip], recipe: Recipe, detector: Detector | None = None) -> Examples:
     """Compute examples in memory.
 
     Raises:
         DataError: If there is no clip.
     """
-    rows, names = [], []
+    rows, names, samples = [], [], 0
     for clip in clips:
-        made = clip_examples(clip, recipe)
+        made = clip_examples(clip, recipe, detector=detector)
         rows += made
         names += [clip.pair.id] * len(made)
+        samples = clip.spoof.shape[-1]
     if not rows:
         raise DataError("pairs must hold at least one training clip, got none; choose a task with a train split")
-    images, masks, valid = (np.stack(column) for column in zip(*rows, strict=True))
-    return Examples(recipe.front, images, masks, valid, names)
+    images, masks, valid, *features = (np.stack(column) for column in zip(*rows, strict=True))
+    return Examples(recipe.front, images, masks, valid, names, tuple(features), recipe.stft.frames(samples))
 
 
-def cached(task: Task, split: Split, recipe: Recipe, folder: Path) -> Examples:
+def cached(task: Task, split: Split, recipe: Recipe, folder: Path, detector: Detector | None = None) -> Examples:
     """Return the examples of a split from ``folder``, where they are computed on first use; a half-written cache is never used.
+
+    Args:
+        task: The task.
+        split: One of its splits.
+        recipe: What is stored.
+        folder: Where.
+        detector: The detector that ``recipe.detector`` names, where its features are stored.
 
     Raises:
         DataError: If the split is empty or the folder cannot be written.
@@ -170,34 +185,39 @@ def cached(task: Task, split: Split, recipe: Recipe, folder: Path) -> Examples:
         raise DataError(f"task {task.name!r} must have a {split} split, got none; choose another task or make its data first")
     key = content_hash({"version": VERSION, "task": task.fingerprint(), "split": split, "recipe": asdict(recipe), "n": len(pairs)})
     home = Path(folder) / f"{task.name}-{split}-{key[:16]}"
-    if not (home / "pairs.json").exists():
-        _write(task, split, recipe, home)
-    images, masks, valid = (np.load(home / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ("images", "masks", "valid"))
-    return Examples(recipe.front, images, masks, valid, json.loads((home / "pairs.json").read_text()))
+    if not (home / INDEX).exists():
+        _write(task, split, recipe, home, detector)
+    index = json.loads((home / INDEX).read_text())
+    arrays = [np.load(home / f"{i}.npy", mmap_mode="r", allow_pickle=False) for i in range(index["arrays"])]
+    images, masks, valid, *features = arrays
+    return Examples(recipe.front, images, masks, valid, index["pairs"], tuple(features), index["frames"])
 
 
-def _write(task: Task, split: Split, recipe: Recipe, home: Path) -> None:
+def _write(task: Task, split: Split, recipe: Recipe, home: Path, detector: Detector | None) -> None:
     """Compute a split pair by pair into a temporary folder, then rename it."""
     pairs = task.pairs(split)
     home.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{home.name}-", dir=home.parent))
     try:
         arrays: list[np.memmap] = []
+        frames = 0
         for i, pair in enumerate(pairs):
-            made = clip_examples(task.load(pair), recipe)
+            clip, whole = task.load(pair), task.whole(pair) if recipe.copies > 1 and isinstance(task, PairedTask) else None
+            made, frames = clip_examples(clip, recipe, whole, detector), recipe.stft.frames(clip.spoof.shape[-1])
             if not arrays:
-                shapes = zip(("images", "masks", "valid"), made[0], strict=True)
-                arrays = [
-                    np.lib.format.open_memmap(part / f"{n}.npy", mode="w+", dtype=a.dtype, shape=(len(pairs) * recipe.copies, *a.shape))
-                    for n, a in shapes
-                ]
+                arrays = [_array(part / f"{n}.npy", a, len(pairs) * recipe.copies) for n, a in enumerate(made[0])]
             for copy, row in enumerate(made):
                 for array, value in zip(arrays, row, strict=True):
                     array[i * recipe.copies + copy] = value
         for array in arrays:
             array.flush()
-        (part / "pairs.json").write_text(json.dumps([p.id for p in pairs for _ in range(recipe.copies)]))
+        names = [p.id for p in pairs for _ in range(recipe.copies)]
+        (part / INDEX).write_text(json.dumps({"arrays": len(arrays), "frames": frames, "pairs": names}))
         if not home.exists():
             part.replace(home)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _array(path: Path, row: np.ndarray, count: int) -> np.memmap:
+    return np.lib.format.open_memmap(path, mode="w+", dtype=row.dtype, shape=(count, *row.shape))

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xaibench.explainers.segdiff.data import Examples
+from xaibench.explainers.segdiff.data import Batch, Examples
 from xaibench.explainers.segdiff.network import SegDiffNetwork
-from xaibench.explainers.segdiff.sampling import Sampling, posterior
+from xaibench.explainers.segdiff.sampling import Posterior, Sampling, posterior
 from xaibench.explainers.segdiff.weights import ModelConfig
 
 
@@ -35,8 +35,7 @@ def evaluate(
     kept: dict[str, list[float]] = defaultdict(list)
     for i in range(len(examples)):
         batch = examples.batch([i])
-        generators = [torch.Generator().manual_seed(i)]
-        heat = posterior(network, model, batch.image.to(device), generators, sampling or Sampling()).mean.cpu()
+        heat = _drawn(network, model, examples, batch, i, sampling or Sampling(), device).mean.cpu()
         for r, recipe in enumerate(model.recipes):
             if bool(batch.weight[0, r].any()):
                 score = generalized_dice(heat[0, r], batch.mask[0, r], batch.weight[0, r].expand_as(batch.mask[0, r]) > 0)
@@ -51,11 +50,21 @@ def calibration(network: SegDiffNetwork, model: ModelConfig, examples: Examples,
     columns: list[tuple[Tensor, Tensor, Tensor]] = []
     for i in range(len(examples)):
         batch = examples.batch([i])
-        drawn = posterior(network, model, batch.image.to(device), [torch.Generator().manual_seed(i)], Sampling())
+        drawn = _drawn(network, model, examples, batch, i, Sampling(), device)
         known = batch.weight.expand_as(batch.mask) > 0
         columns.append((drawn.mean.cpu()[known], drawn.variance.cpu()[known], batch.mask[known]))
     probability, variance, mask = (torch.cat(column) for column in zip(*columns, strict=True))
     return reliability(probability, variance, mask)
+
+
+def _drawn(
+    network: SegDiffNetwork, model: ModelConfig, examples: Examples, batch: Batch, number: int, sampling: Sampling, device: str
+) -> Posterior:
+    """Return the posterior of the one example of a batch, with noise from its number."""
+    maps = tuple(m.to(device) for m in batch.maps)
+    return posterior(
+        network, model, batch.image.to(device), [torch.Generator().manual_seed(number)], sampling, maps, examples.frames or None
+    )
 
 
 def reliability(probability: Tensor, variance: Tensor, mask: Tensor, bins: int = 20) -> dict[str, float]:

@@ -37,7 +37,8 @@ class FrontEnd:
             planes["smooth"] = self._decibels(smooth(cells, *RECIPES["sym-floor60-v1"].kernels()))
         bins = cells.shape[1] - 1
         ramp = torch.linspace(-1, 1, bins, device=cells.device)[None, :, None].expand(len(cells), -1, cells.shape[2])
-        image = torch.stack([ramp if name == "frequency" else planes[name][:, :bins] for name in self.channels], dim=1)
+        stacked = [ramp if name == "frequency" else planes[name][:, :bins] for name in self.channels]
+        image = torch.stack(stacked, dim=1) if stacked else cells.new_zeros(len(cells), 0, bins, cells.shape[2])
         return self.pad(image, -1.0)
 
     def pad(self, image: Tensor, value: float) -> Tensor:

@@ -1,21 +1,23 @@
 """From a task to shipped weights: cache, train, select, write weights and card; the command `xaibench train` calls this."""
 
 import platform
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
+from xaibench.explainers.segdiff import features
 from xaibench.explainers.segdiff.checkpoints import Run
 from xaibench.explainers.segdiff.data import cached
 from xaibench.explainers.segdiff.evaluation import calibration
+from xaibench.explainers.segdiff.mixture import Mixture
 from xaibench.explainers.segdiff.network import parameters
-from xaibench.explainers.segdiff.training import TrainingConfig, train
+from xaibench.explainers.segdiff.training import Source, TrainingConfig, train
 from xaibench.explainers.segdiff.weights import dump, write
 from xaibench.tasks.cache import cache_dir
-from xaibench.types import Task, tensors_hash
+from xaibench.types import Detector, Task, tensors_hash
 
 Progress = Callable[[int, int], None]
 
@@ -28,6 +30,9 @@ def train_explainer(
     device: str = "cpu",
     examples_dir: Path | None = None,
     progress: Progress | None = None,
+    also: Sequence[tuple[Task, int]] = (),
+    repeats: int = 1,
+    detector: Detector | None = None,
 ) -> dict[str, Any]:
     """Train on the task's train split, select on its dev split, and write ``<method>-<task>.safetensors`` and its card into ``out``.
 
@@ -40,6 +45,9 @@ def train_explainer(
         device: ``cpu``, ``cuda``, ...
         examples_dir: Folder of the cached examples; the cache by default.
         progress: Called with (steps done, steps in all).
+        also: Further tasks whose train splits are learned from, each with the number of copies made of its pairs.
+        repeats: How often the task's own examples are seen per epoch, for tasks that are small beside the further ones.
+        detector: The detector whose features are read, for the ``addsegdiff`` pair.
 
     Returns:
         The card.
@@ -48,9 +56,11 @@ def train_explainer(
         DataError: If the task has no training pairs.
         WeightsError: If ``out`` holds the checkpoint of another run.
     """
-    folder, recipe = examples_dir or cache_dir() / "segdiff", config.examples()
-    examples = cached(task, "train", recipe, folder)
-    dev = cached(task, "dev", config.plain_examples(), folder) if task.pairs("dev") else None
+    folder = examples_dir or cache_dir() / "segdiff"
+    own = cached(task, "train", config.examples(), folder, detector)
+    parts = [cached(t, "train", replace(config.examples(), copies=copies), folder, detector) for t, copies in also]
+    examples: Source = Mixture([own, *parts], [repeats] + [1] * len(parts)) if parts else own
+    dev = cached(task, "dev", config.plain_examples(), folder, detector) if task.pairs("dev") else None
 
     def report(record: dict[str, Any]) -> None:
         if progress is not None:
@@ -61,8 +71,28 @@ def train_explainer(
     if dev is not None:
         run.best_scores = run.best_scores | {"calibration": calibration(run.network.eval(), config.model, dev, device=device)}
     known = card(config, run, task=task.name, data=task.fingerprint(), examples=len(examples), device=device)
+    if also:
+        known["also"] = [{"task": t.name, "data_fingerprint": t.fingerprint(), "copies": copies} for t, copies in also]
+    if detector is not None:
+        known["detector"] = {"name": detector.name, "fingerprint": config.model.detector}
     write(Path(out) / f"{config.model.method}-{task.name}.safetensors", config.model, run.best_weights, known)
     return known
+
+
+class Listener(NamedTuple):
+    """A detector as an ``addsegdiff`` explainer hears it."""
+
+    heard: Detector
+    """The detector, or its blank copy."""
+    preset: dict[str, Any]
+    """What ``weights.preset`` must know of it."""
+
+
+def listener(method: str, detector: Detector) -> Listener:
+    """Return what training ``addsegdiff`` or ``addsegdiff_random`` on a detector needs."""
+    heard = features.randomised(detector) if method == "addsegdiff_random" else detector
+    shapes = tuple((m.shape[1], m.shape[2]) for m in features.read(heard, torch.zeros(1, detector.input_samples)))
+    return Listener(heard, {"features": shapes, "detector": heard.fingerprint()})
 
 
 def card(config: TrainingConfig, run: Run, *, task: str, data: str, examples: int, device: str = "cpu") -> dict[str, Any]:

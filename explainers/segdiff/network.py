@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from xaibench.explainers.segdiff.features import FeatureEncoder, Maps
 from xaibench.explainers.segdiff.rrdb import LEAK, RRDB, conv3x3
 
 
@@ -46,6 +47,11 @@ class NetworkConfig:
     """Channel of the image that holds the level."""
     self_conditioning: bool = False
     """Whether the previous estimate of the mask is a second input (Chen et al. 2023, arXiv:2208.04202)."""
+    features: tuple[tuple[int, int], ...] = ()
+    """(D, H) of each detector layer that joins the image (``features``); none for networks that see the spectrogram alone."""
+    feature_hidden: int = 512
+    feature_bands: int = 320
+    feature_planes: int = 4
 
     @property
     def multiple(self) -> tuple[int, int]:
@@ -261,6 +267,8 @@ class Table(nn.Module):
     def rows(self, image: Tensor) -> Tensor:
         """Return each cell's place among the table's bins x levels, (B, F, N) int64."""
         levels = self.log_odds.shape[2]
+        if levels == 1:  # a table by bin alone needs no level
+            return torch.arange(image.shape[2], device=image.device)[None, :, None].expand(len(image), -1, image.shape[3])
         level = ((image[:, self.channel] + 1) / 2 * levels).long().clamp(0, levels - 1)
         return level + levels * torch.arange(image.shape[2], device=image.device)[None, :, None]
 
@@ -279,12 +287,21 @@ class SegDiffNetwork(nn.Module):
         self.config = config
         cells = config.stem[0] * config.stem[1]
         inputs = config.mask_channels * (2 if config.self_conditioning else 1)
-        self.encoder = ImageEncoder(config.image_channels * cells, config)
+        self.features = (
+            FeatureEncoder(config.features, config.feature_hidden, config.feature_bands, config.feature_planes) if config.features else None
+        )
+        planes = config.image_channels + (self.features.channels if self.features else 0)
+        self.encoder = ImageEncoder(planes * cells, config)
         self.unet = UNet(inputs * cells, config.mask_channels * cells, config)
         self.table = Table(config) if config.table_levels else None
 
-    def condition(self, image: Tensor) -> Condition:
-        """Return what images (B, C, F, N) say; compute it once per clip.
+    def condition(self, image: Tensor, maps: Maps = (), frames: int | None = None) -> Condition:
+        """Return what images (B, C, F, N) and a detector's maps say; compute it once per clip.
+
+        Args:
+            image: Planes on the padded grid.
+            maps: Features of the detector, for networks that read them.
+            frames: Frames of the grid that the maps span; by default all.
 
         Raises:
             ValueError: If the grid is no multiple of what the levels need.
@@ -292,7 +309,11 @@ class SegDiffNetwork(nn.Module):
         bins, frames = self.config.multiple
         if image.shape[-2] % bins or image.shape[-1] % frames:
             raise ValueError(f"image must have bins and frames that are multiples of {bins} and {frames}, got {tuple(image.shape)}; pad it")
-        return Condition(self.encoder(fold(image, self.config.stem)), None if self.table is None else self.table(image))
+        prior = None if self.table is None else self.table(image)
+        if self.features is not None:
+            heard = self.features(maps, (image.shape[-2], image.shape[-1]), frames or image.shape[-1])
+            image = torch.cat([image, heard.to(image.dtype)], dim=1)
+        return Condition(self.encoder(fold(image, self.config.stem)), prior)
 
     def forward(self, noisy: Tensor, timesteps: Tensor, condition: Condition, estimate: Tensor | None = None) -> Tensor:
         """Predict from a noisy mask.

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from xaibench.explainers.segdiff.diffusion import Sampler
-from xaibench.explainers.segdiff.network import SegDiffNetwork
+from xaibench.explainers.segdiff.features import Maps
+from xaibench.explainers.segdiff.network import Condition, SegDiffNetwork
 from xaibench.explainers.segdiff.weights import ModelConfig
 
 
@@ -39,27 +40,35 @@ class Posterior(NamedTuple):
 
 @torch.no_grad()
 def posterior(
-    network: SegDiffNetwork, model: ModelConfig, image: Tensor, generators: Sequence[torch.Generator], sampling: Sampling
+    network: SegDiffNetwork,
+    model: ModelConfig,
+    image: Tensor,
+    generators: Sequence[torch.Generator],
+    sampling: Sampling,
+    maps: Maps = (),
+    frames: int | None = None,
 ) -> Posterior:
     """Return the posterior of the masks of images (B, C, F, N); one generator per clip, so that a batch equals its singles.
 
-    ``one_shot`` networks answer once, from an empty mask; their variance is zero.
+    ``one_shot`` networks answer once, from an empty mask; their variance is zero. Networks that read a detector need its ``maps``, which
+    span ``frames`` of the frames.
     """
-    clips = [_one(network, model, clip[None], generator, sampling) for clip, generator in zip(image, generators, strict=True)]
+    clips, empty = [], image.new_zeros(1, model.network.mask_channels, *image.shape[-2:])
+    for i, generator in enumerate(generators):
+        condition = network.condition(image[i : i + 1], tuple(m[i : i + 1] for m in maps), frames)
+        clips.append(_one(network, model, condition, empty, generator, sampling))
     mean, variance = (torch.stack(column) for column in zip(*clips, strict=True))
     return Posterior(mean, variance)
 
 
 def _one(
-    network: SegDiffNetwork, model: ModelConfig, image: Tensor, generator: torch.Generator, sampling: Sampling
+    network: SegDiffNetwork, model: ModelConfig, condition: Condition, empty: Tensor, generator: torch.Generator, sampling: Sampling
 ) -> tuple[Tensor, Tensor]:
-    """Sample one clip, all its samples in one batch; returns (R, F, N) twice."""
-    condition = network.condition(image)
-    count = 1 if model.method == "one_shot" else sampling.samples
-    shape = (count, model.network.mask_channels, *image.shape[-2:])
+    """Sample one clip, all its samples in one batch; ``empty`` is an empty mask (1, R, F, N). Returns (R, F, N) twice."""
+    shape = (sampling.samples, *empty.shape[1:])
     if model.method == "one_shot":
-        last = torch.full((1,), model.diffusion.steps - 1, device=image.device)
-        answer = network(image.new_zeros(shape), last, condition).sigmoid()[0]
+        last = torch.full((1,), model.diffusion.steps - 1, device=empty.device)
+        answer = network(empty, last, condition).sigmoid()[0]
         return answer, torch.zeros_like(answer)
 
     def denoise(noisy: Tensor, times: Tensor, estimate: Tensor | None) -> Tensor:
@@ -67,7 +76,7 @@ def _one(
         return out
 
     def draw() -> Tensor:
-        return torch.randn(shape, generator=generator, device=generator.device).to(image.device)
+        return torch.randn(shape, generator=generator, device=generator.device).to(empty.device)
 
     first = samples = None
     for estimate in model.diffusion.trajectory(denoise, draw, sampling.steps, sampling.sampler, sampling.eta):

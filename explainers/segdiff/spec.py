@@ -13,6 +13,7 @@ from torch import Tensor
 
 from xaibench.errors import WeightsError
 from xaibench.explainers.segdiff.data import from_clips
+from xaibench.explainers.segdiff.features import Maps
 from xaibench.explainers.segdiff.frontend import FrontEnd
 from xaibench.explainers.segdiff.sampling import Posterior, Sampling, posterior
 from xaibench.explainers.segdiff.training import TrainingConfig, train
@@ -41,14 +42,19 @@ class SegDiffExplainer(TrainableExplainer):
         """Return how the posterior is sampled."""
         return Sampling()
 
-    def model(self) -> Model:
-        """Return the network; it is read once per process.
+    def heard(self, waveform: Tensor, detector: Detector | None) -> Maps:
+        """Return the detector's features that the network reads: none, for networks that see the spectrogram alone."""
+        del waveform, detector
+        return ()
+
+    def model(self, detector: Detector | None = None) -> Model:
+        """Return the network; it is read once per process. ``detector`` chooses among networks that were trained on one.
 
         Raises:
             WeightsError: If weights are missing, damaged, of another method, or were not trained for the recipe.
             ValueError: If they were trained on another grid.
         """
-        model = load(self.name, FALLBACK if self.weights == "auto" else self.weights)
+        model = load(self.name, self.chosen(detector))
         if self.recipe not in model.config.recipes:
             known = ", ".join(model.config.recipes)
             raise WeightsError(f"recipe must be one that the weights were trained for, got {self.recipe!r}; available: {known}")
@@ -57,22 +63,29 @@ class SegDiffExplainer(TrainableExplainer):
             raise ValueError(f"stft must be the grid of the weights, {grids[0]}, got {grids[1]}; train weights for it")
         return model
 
-    def draw(self, waveform: Tensor, generator: Generators = None) -> Posterior:
+    def draw(self, waveform: Tensor, generator: Generators = None, detector: Detector | None = None) -> Posterior:
         """Return mean and variance over samples of the mask's probability on the grid, both (B, F, N), for clips (B, T).
 
-        The variance tells how far the samples disagree; it is zero for ``one_shot``.
+        The variance tells how far the samples disagree; it is zero for ``one_shot``. Only ``addsegdiff`` listens to the detector.
         """
-        model = self.model()
+        model = self.model(detector)
         network = model.network.to(waveform.device)
         channel = model.config.recipes.index(self.recipe)
         image = model.config.front.image(waveform, self.stft)
-        drawn = posterior(network, model.config, image, clip_generators(generator, len(waveform)), self.sampling())
+        maps = self.heard(waveform, detector)
+        frames = self.stft.frames(waveform.shape[-1])
+        drawn = posterior(network, model.config, image, clip_generators(generator, len(waveform)), self.sampling(), maps, frames)
         mean, variance = (FrontEnd.restore(part[:, channel], self.stft, waveform.shape[-1]) for part in drawn)
         return Posterior(mean, variance)
 
     def explain(self, waveform: Tensor, detector: Detector, *, references: Tensor | None = None, generator: Generators = None) -> Tensor:
         """Return the probability that each cell lies in the mask, (B, F, N) in [0, 1]; the detector is not asked."""
         return self.draw(waveform, generator).mean
+
+    def chosen(self, detector: Detector | None) -> str:
+        """Return the weights to load."""
+        del detector
+        return FALLBACK if self.weights == "auto" else self.weights
 
     def fit(self, pairs: Iterable[Clip]) -> Weights:
         """Train the small network on clips with the default settings; takes minutes."""

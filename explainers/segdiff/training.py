@@ -19,12 +19,17 @@ import torch
 from torch import Tensor, nn
 
 from xaibench.errors import WeightsError
+from xaibench.explainers.segdiff.augmentation import Augmentation
 from xaibench.explainers.segdiff.checkpoints import Run, log, resume, save
 from xaibench.explainers.segdiff.data import Batch, Examples, Recipe
 from xaibench.explainers.segdiff.evaluation import evaluate
+from xaibench.explainers.segdiff.mixture import Mixture
 from xaibench.explainers.segdiff.network import SegDiffNetwork
 from xaibench.explainers.segdiff.weights import ModelConfig, read
 from xaibench.types import content_hash
+
+STANDARDISED = 64
+"""Examples from which the scale of a detector's features is taken."""
 
 
 @dataclass(frozen=True)
@@ -54,30 +59,37 @@ class TrainingConfig:
     """``bf16`` runs the network under autocast."""
     copies: int = 2
     """Examples made of each pair: itself and augmented ones."""
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    recount: bool = False
+    """Count the table of a network with initial weights again on these examples: for weights that come from another task."""
 
     def __post_init__(self) -> None:
         """Refuse runs that cannot be."""
         for name in ("steps", "batch_size", "evaluate_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}; raise it")
+        if self.crop_frames and self.model.network.features:
+            raise ValueError(f"crop_frames must be 0 where a detector's features are read, got {self.crop_frames}; leave it out")
         if self.precision not in ("float32", "bf16"):
             raise ValueError(f"precision must be float32 or bf16, got {self.precision!r}; use float32 on a CPU")
 
     def examples(self) -> Recipe:
         """Return what is to be cached for this run."""
-        return Recipe(self.model.front, self.model.recipes, self.model.stft, self.copies, self.seed)
+        model = self.model
+        return Recipe(model.front, model.recipes, model.stft, self.copies, self.seed, self.augmentation, model.detector)
 
     def plain_examples(self) -> Recipe:
         """Return the same without augmented copies, for the development split."""
         return replace(self.examples(), copies=1)
 
 
+Source = Examples | Mixture
 Report = Callable[[dict[str, Any]], None]
 
 
 def train(
     config: TrainingConfig,
-    examples: Examples,
+    examples: Source,
     dev: Examples | None = None,
     *,
     out: Path | None = None,
@@ -120,7 +132,7 @@ def train(
     return run
 
 
-def start(config: TrainingConfig, device: str = "cpu", examples: Examples | None = None) -> Run:
+def start(config: TrainingConfig, device: str = "cpu", examples: Source | None = None) -> Run:
     """Return a run at step 0; a network with a table has it counted on the examples."""
     torch.manual_seed(config.seed)
     network = config.model.build().to(device)
@@ -129,24 +141,26 @@ def start(config: TrainingConfig, device: str = "cpu", examples: Examples | None
         if found.network != config.model.network:
             raise WeightsError(f"initial must hold the network that is trained, got {config.initial} of another; train from nothing")
         network.load_state_dict(tensors)
-    elif network.table is not None and examples is not None:
+    if network.table is not None and examples is not None and (config.recount or not config.initial):
         network.table.log_odds.copy_(examples.log_odds(network.table.rows, *network.table.log_odds.shape[1:]))
+    if network.features is not None and examples is not None and not config.initial:
+        network.features.standardise([examples.batch([i]).maps for i in range(0, len(examples), -(-len(examples) // STANDARDISED))])
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99), fused=True
     )
     return Run(network, {k: v.detach().clone() for k, v in network.state_dict().items()}, optimizer)
 
 
-def step(run: Run, config: TrainingConfig, examples: Examples, device: str = "cpu") -> float:
+def step(run: Run, config: TrainingConfig, examples: Source, device: str = "cpu") -> float:
     """Train on one batch and return its loss."""
     generator = torch.Generator().manual_seed(int(content_hash({"seed": config.seed, "step": run.step})[:15], 16))
     drawn = crop(examples.batch(_order(len(examples), config, run.step)), config.crop_frames, generator)
-    batch = Batch(*(t.to(device, non_blocking=True) for t in drawn))
+    batch = drawn.to(device)
     for group in run.optimizer.param_groups:
         group["lr"] = config.learning_rate * _schedule(run.step, config)
     run.network.train()
     with torch.autocast(torch.device(device).type, torch.bfloat16) if config.precision == "bf16" else nullcontext():
-        value = loss(run.network, config, batch, generator)
+        value = loss(run.network, config, batch, generator, examples.frames)
     run.optimizer.zero_grad(set_to_none=True)
     torch.autograd.backward(value)
     nn.utils.clip_grad_norm_(run.network.parameters(), config.clip_norm)
@@ -164,11 +178,12 @@ def crop(batch: Batch, frames: int, generator: torch.Generator) -> Batch:
     if not 0 < frames < total:
         return batch
     starts = torch.randint(0, total - frames + 1, (len(batch.image),), generator=generator).tolist()
-    return Batch(*(torch.stack([t[i, ..., s : s + frames] for i, s in enumerate(starts)]) for t in batch))
+    image, mask, weight = (torch.stack([t[i, ..., s : s + frames] for i, s in enumerate(starts)]) for t in batch[:3])
+    return Batch(image, mask, weight)
 
 
-def loss(network: SegDiffNetwork, config: TrainingConfig, batch: Batch, generator: torch.Generator) -> Tensor:
-    """Return the loss of a batch: one draw of time and noise for each example."""
+def loss(network: SegDiffNetwork, config: TrainingConfig, batch: Batch, generator: torch.Generator, frames: int | None = None) -> Tensor:
+    """Return the loss of a batch: one draw of time and noise for each example; a detector's maps span ``frames`` frames."""
     diffusion, target = config.model.diffusion, 2 * batch.mask - 1
     count, last = len(target), diffusion.steps - 1
     times = torch.randint(0, diffusion.steps, (count,), generator=generator)
@@ -180,7 +195,7 @@ def loss(network: SegDiffNetwork, config: TrainingConfig, batch: Batch, generato
         noisy = diffusion.noisy(target, times, noise)
         if diffusion.empty_start:
             noisy = noisy * (times < last)[:, None, None, None]
-    condition = network.condition(batch.image)
+    condition = network.condition(batch.image, batch.maps, frames)
     estimate = None
     if network.config.self_conditioning and float(torch.rand((), generator=generator)) < 0.5:
         with torch.no_grad():

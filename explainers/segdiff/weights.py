@@ -21,6 +21,7 @@ from xaibench.types import Weights, tensors_hash
 
 SHIPPED = Path(__file__).parent / "weights"
 FORMAT = "xaibench-segdiff-1"
+DETECTOR_METHODS = ("addsegdiff", "addsegdiff_random")
 PAPER_LEVELS = FrontEnd(channels=("level", "level", "level"), floor_db=60.0, frame_multiple=64)
 FEW_STEPS = Diffusion(schedule="cosine", zero_terminal_snr=True, prediction="logit", shift=0.2, variance="posterior", empty_start=True)
 
@@ -35,6 +36,8 @@ class ModelConfig:
     front: FrontEnd = field(default_factory=FrontEnd)
     recipes: tuple[str, ...] = ("sym-floor60-v1", "grinberg-rel-linear-v1")
     stft: STFTConfig = DEFAULT_STFT
+    detector: str = ""
+    """Fingerprint of the detector whose features are read; empty for networks that see the spectrogram alone."""
 
     def to_json(self) -> str:
         """Return canonical JSON."""
@@ -46,26 +49,57 @@ class ModelConfig:
         raw = json.loads(text)
         parts = {"network": NetworkConfig, "diffusion": Diffusion, "front": FrontEnd, "stft": STFTConfig}
         built = {name: part(**{k: _tuples(v) for k, v in raw[name].items()}) for name, part in parts.items()}
-        return cls(method=raw["method"], recipes=tuple(raw["recipes"]), **built)
+        return cls(method=raw["method"], recipes=tuple(raw["recipes"]), detector=raw.get("detector", ""), **built)
 
     def build(self) -> SegDiffNetwork:
         """Return an untrained network."""
         return SegDiffNetwork(self.network)
 
 
-def preset(method: str, config: str = "small", recipes: tuple[str, ...] = ("sym-floor60-v1", "grinberg-rel-linear-v1")) -> ModelConfig:
+def preset(
+    method: str,
+    config: str = "small",
+    recipes: tuple[str, ...] = ("sym-floor60-v1", "grinberg-rel-linear-v1"),
+    *,
+    features: tuple[tuple[int, int], ...] = (),
+    detector: str = "",
+) -> ModelConfig:
     """Return a model configuration by the name of its network; ``paper`` is the published one (noise prediction, linear schedule).
 
+    Args:
+        method: ``specsegdiff``, ``one_shot``, ``addsegdiff`` or ``addsegdiff_random``.
+        config: A name of ``CONFIGS``.
+        recipes: One output channel each.
+        features: (D, H) of each layer of the detector that is read; for the ``addsegdiff`` pair, which sees no spectrogram.
+        detector: Fingerprint of that detector.
+
     Raises:
-        ValueError: If there is no such network.
+        ValueError: If there is no such network, or features are missing or given where none are read.
     """
     if config not in CONFIGS:
         raise ValueError(f"config must be one of {', '.join(CONFIGS)}, got {config!r}; use small on a CPU")
+    if (method in DETECTOR_METHODS) != bool(features):
+        raise ValueError(
+            f"features must be given for {' and '.join(DETECTOR_METHODS)} alone, got {features} for {method!r}; read a detector"
+        )
     network = replace(CONFIGS[config], mask_channels=len(recipes))
     if config == "paper":
-        return ModelConfig(method, network, Diffusion(), PAPER_LEVELS, recipes)
-    front = FrontEnd(frame_multiple=network.multiple[1])
-    return ModelConfig(method, network, FEW_STEPS, front, recipes)
+        front, diffusion = PAPER_LEVELS, Diffusion()
+    else:
+        front, diffusion = FrontEnd(frame_multiple=network.multiple[1]), FEW_STEPS
+    if features:
+        front, network = _blind(config, front, network, features)
+    return ModelConfig(method, network, diffusion, front, recipes, detector=detector)
+
+
+def _blind(config: str, front: FrontEnd, network: NetworkConfig, features: tuple[tuple[int, int], ...]) -> tuple[FrontEnd, NetworkConfig]:
+    """Replace the spectrogram by a detector's features, and twelve RRDB by one, as the paper does; what is left is each row's frequency."""
+    if config == "paper":
+        return replace(front, channels=()), replace(network, image_channels=0, rrdb_blocks=1, features=features)
+    network = replace(network, image_channels=1, rrdb_blocks=1, features=features, table_levels=1, table_channel=0)
+    if config != "base":
+        network = replace(network, feature_hidden=64)
+    return replace(front, channels=("frequency",)), network
 
 
 @dataclass(frozen=True)
@@ -154,7 +188,7 @@ def load(method: str, weights: str) -> Model:
     return model
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def _load(path: Path, _modified: int) -> Model:
     return assemble(*read(path))
 
@@ -164,4 +198,4 @@ def _remedy(method: str = "specsegdiff") -> str:
 
 
 def _tuples(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -63,6 +63,18 @@ def priors(
         typer.echo(str(path))
 
 
+Also = Annotated[
+    list[str] | None,
+    typer.Option("--also", help="further task whose train split is learned from, e.g. folder:data=DIR; may be given several times"),
+]
+Repeats = Annotated[int, typer.Option(min=1, help="how often the task's own pairs are seen per epoch beside those of --also")]
+Copies = Annotated[int, typer.Option(min=1, help="examples made of each pair: itself, then cut, equalised and played at other places")]
+Speed = Annotated[float, typer.Option(min=0.0, max=0.49, help="change of speed drawn for both twins alike: other voices for few speakers")]
+Initial = Annotated[str, typer.Option(help="weights file to start from, e.g. those of one_shot")]
+Recount = Annotated[bool, typer.Option("--recount", help="count the table of bin and level again, for initial weights of another task")]
+Rate = Annotated[float, typer.Option(min=1e-7, help="learning rate after warm-up")]
+
+
 @app.command("specsegdiff")
 def specsegdiff(
     task: Task = "minivoc",
@@ -70,13 +82,19 @@ def specsegdiff(
     config: Config = "small",
     steps: Annotated[int, typer.Option(min=1, help="optimiser steps")] = 2600,
     batch_size: BatchSize = 4,
-    initial: Annotated[str, typer.Option(help="weights file to start from, e.g. those of one_shot")] = "",
+    learning_rate: Rate = 2e-3,
+    initial: Initial = "",
+    recount: Recount = False,
+    also: Also = None,
+    repeats: Repeats = 1,
+    copies: Copies = 2,
+    speed: Speed = 0.0,
     seed: Seed = 0,
     device: Device = "cpu",
     precision: Precision = "float32",
 ) -> None:
     """Train the diffusion explainer; a run that was stopped goes on from its checkpoint."""
-    _segdiff("specsegdiff", task, out, config, device, steps=steps, batch_size=batch_size, initial=initial, seed=seed, precision=precision)
+    _segdiff("specsegdiff", locals())
 
 
 @app.command("one_shot")
@@ -86,25 +104,96 @@ def one_shot(
     config: Config = "small",
     steps: Annotated[int, typer.Option(min=1, help="optimiser steps")] = 2600,
     batch_size: BatchSize = 4,
+    learning_rate: Rate = 2e-3,
+    initial: Initial = "",
+    recount: Recount = False,
+    also: Also = None,
+    repeats: Repeats = 1,
+    copies: Copies = 2,
+    speed: Speed = 0.0,
     seed: Seed = 0,
     device: Device = "cpu",
     precision: Precision = "float32",
 ) -> None:
     """Train the same network as a plain segmenter: the ablation that says what diffusion adds."""
-    _segdiff("one_shot", task, out, config, device, steps=steps, batch_size=batch_size, seed=seed, precision=precision)
+    _segdiff("one_shot", locals())
 
 
-def _segdiff(method: str, task: str, out: Path, config: str, device: str, **settings: Any) -> None:
+@app.command("addsegdiff")
+def addsegdiff(
+    task: Task = "minivoc",
+    out: Out = Path("trained/addsegdiff"),
+    config: Config = "small",
+    steps: Annotated[int, typer.Option(min=1, help="optimiser steps")] = 2600,
+    batch_size: BatchSize = 4,
+    learning_rate: Rate = 2e-3,
+    initial: Initial = "",
+    recount: Recount = False,
+    also: Also = None,
+    repeats: Repeats = 1,
+    copies: Copies = 2,
+    speed: Speed = 0.0,
+    detector: Annotated[str, typer.Option("--detector", "-d", help="detector whose features are read; default: the task's")] = "",
+    seed: Seed = 0,
+    device: Device = "cpu",
+    precision: Precision = "float32",
+) -> None:
+    """Train the diffusion explainer that sees a detector's features instead of the spectrogram."""
+    _segdiff("addsegdiff", locals())
+
+
+@app.command("addsegdiff_random")
+def addsegdiff_random(
+    task: Task = "minivoc",
+    out: Out = Path("trained/addsegdiff_random"),
+    config: Config = "small",
+    steps: Annotated[int, typer.Option(min=1, help="optimiser steps")] = 2600,
+    batch_size: BatchSize = 4,
+    learning_rate: Rate = 2e-3,
+    initial: Initial = "",
+    recount: Recount = False,
+    also: Also = None,
+    repeats: Repeats = 1,
+    copies: Copies = 2,
+    speed: Speed = 0.0,
+    detector: Annotated[str, typer.Option("--detector", "-d", help="detector whose features are read; default: the task's")] = "",
+    seed: Seed = 0,
+    device: Device = "cpu",
+    precision: Precision = "float32",
+) -> None:
+    """Train addsegdiff on the same detector with random parameters: the control of its claim."""
+    _segdiff("addsegdiff_random", locals())
+
+
+def _segdiff(method: str, options: dict[str, Any]) -> None:
+    """Train by the options of a verb, which are named as the fields of ``TrainingConfig`` are."""
     from xaibench.cli.progress import bar
-    from xaibench.explainers.segdiff.job import train_explainer
+    from xaibench.explainers.segdiff.augmentation import Augmentation
+    from xaibench.explainers.segdiff.job import listener, train_explainer
     from xaibench.explainers.segdiff.training import TrainingConfig
     from xaibench.explainers.segdiff.weights import preset
-    from xaibench.registry import TASKS
+    from xaibench.registry import DETECTORS, TASKS
 
-    training = TrainingConfig(model=preset(method, config), **settings)
+    task = TASKS.load(options["task"])
+    detector = listener(method, DETECTORS.load(options["detector"] or task.default_detector)) if "detector" in options else None
+    fields = ("steps", "batch_size", "learning_rate", "initial", "recount", "copies", "seed", "precision")
+    training = TrainingConfig(
+        model=preset(method, options["config"], **(detector.preset if detector else {})),
+        augmentation=Augmentation(speed=options["speed"]),
+        **{name: options[name] for name in fields},
+    )
     with bar(f"train {method}") as advance:
-        card = train_explainer(TASKS.load(task), training, out=out, device=device, progress=advance)
-    _summary(out, card)
+        card = train_explainer(
+            task,
+            training,
+            out=options["out"],
+            device=options["device"],
+            progress=advance,
+            also=[(TASKS.load(spec), options["copies"]) for spec in options["also"] or []],
+            repeats=options["repeats"],
+            detector=detector.heard if detector else None,
+        )
+    _summary(options["out"], card)
 
 
 def _summary(out: Path, card: dict[str, Any]) -> None:

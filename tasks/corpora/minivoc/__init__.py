@@ -17,7 +17,7 @@ from xaibench.registry import TASKS
 from xaibench.tasks.audio import tile
 from xaibench.tasks.corpora.minivoc.lists import BONAFIDE, LICENCE, PACKAGE, default_train_dir, hashes, pairs_of, read_list
 from xaibench.tasks.manifest import read_manifest
-from xaibench.tasks.pairs import PairedTask, load_pair, verified
+from xaibench.tasks.pairs import PairedTask, load_pair, load_whole, verified
 from xaibench.types import CLIP_SAMPLES, Clip, Pair
 
 
@@ -51,11 +51,25 @@ class Minivoc(PairedTask):
         """
         if pair.split != "train":
             return super().load(pair)
-        root, made = self.train_dir, self._made
+        return replace(load_pair(self._found(pair), self.train_dir), pair=pair)
+
+    def whole(self, pair: Pair) -> Clip:
+        """Load one pair in its whole length, from where ``load`` finds it."""
+        if pair.split != "train":
+            return load_whole(pair, self.root())
+        return replace(load_whole(self._found(pair), self.train_dir), pair=pair)
+
+    def _found(self, pair: Pair) -> Pair:
+        """Return a training pair with the hashes of this machine.
+
+        Raises:
+            DataError: If the train split was not made.
+        """
+        root = self.train_dir
         if not (root / pair.bonafide).is_file() or not (root / pair.spoof).is_file():
             found = f"got no {pair.spoof} in {root}"
             raise DataError(f"train split of minivoc must be made before use, {found}; run `xaibench data make minivoc`")
-        return replace(load_pair(_as_made(pair, made), root), pair=pair)
+        return _as_made(pair, self._made)
 
     @cached_property
     def _made(self) -> dict[tuple[str, str], str]:
