@@ -27,6 +27,7 @@ class AddSegDiff(SpecSegDiff):
     """SegDiff on the detector's features; weights are trained for one detector, and refused for another."""
 
     reference = "Grinberg et al. 2025, arXiv:2506.03425, section 3"
+    needs = frozenset({"training_pairs", "logits"})
 
     def applicable(self, detector: Detector) -> tuple[bool, str]:
         """Tell whether weights for this very detector, by fingerprint, are at hand."""

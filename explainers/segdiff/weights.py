@@ -97,6 +97,8 @@ def _blind(config: str, front: FrontEnd, network: NetworkConfig, features: tuple
     if config == "paper":
         return replace(front, channels=()), replace(network, image_channels=0, rrdb_blocks=1, features=features)
     network = replace(network, image_channels=1, rrdb_blocks=1, features=features, table_levels=1, table_channel=0)
+    if config == "small":  # the features carry less than a spectrogram, and two of these files ship per task
+        network = replace(network, model_channels=16)
     if config != "base":
         network = replace(network, feature_hidden=64)
     return replace(front, channels=("frequency",)), network
