@@ -132,7 +132,7 @@ def _from_names(root: Path) -> Report:
                 lone.append(path.relative_to(root).as_posix())
                 continue
             bonafide, spoof = (p.relative_to(root).as_posix() for p in (recordings[twin], path))
-            speaker = speakers.get(twin) or speakers.get(bonafide.removeprefix("bonafide/")) or _speaker(twin)
+            speaker = speakers.get(twin) or speakers.get(bonafide.removeprefix("bonafide/")) or speaker_of(twin)
             pairs.append(Pair(f"{folder.name}/{name}", twin, speaker, folder.name, bonafide, spoof, family=folder.name, seen_vocoder=False))
     used = {p.utterance for p in pairs}
     return Report(tuple(pairs), tuple(lone), tuple(p.relative_to(root).as_posix() for n, p in recordings.items() if n not in used))
@@ -179,7 +179,8 @@ def _speakers(path: Path) -> dict[str, str]:
     return {row["file"]: row["speaker"] for row in rows}
 
 
-def _speaker(name: str) -> str:
+def speaker_of(name: str) -> str:
+    """Return the first subfolder of a recording's name, else the name up to its first ``_`` or ``-``."""
     return name.split("/", 1)[0] if "/" in name else re.split("[_-]", name, maxsplit=1)[0] or name
 
 

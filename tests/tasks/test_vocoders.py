@@ -38,9 +38,14 @@ def mel_db(waveform: torch.Tensor) -> torch.Tensor:
     return 20 * torch.log10(cells + 1e-3 * cells.max())
 
 
-def test_six_vocoders_of_six_kinds() -> None:
-    assert NAMES == ["channel_vocoder", "griffin_lim", "harmonic_noise", "lpc", "pghi", "world"]
-    assert len({VOCODERS.get(n).kind for n in NAMES}) == 6
+CLASSICAL = ["channel_vocoder", "griffin_lim", "harmonic_noise", "lpc", "pghi", "world"]
+
+
+def test_six_vocoders_of_six_kinds_two_modifications_and_a_family_of_codecs() -> None:
+    assert set(NAMES) >= {*CLASSICAL, "mp3", "opus", "phase_vocoder", "stft_magnitude"}
+    kinds = {name: VOCODERS.get(name).kind for name in NAMES}
+    assert len({kinds[n] for n in [*CLASSICAL, "phase_vocoder", "stft_magnitude"]}) == 8
+    assert kinds["mp3"] == kinds["opus"] == "codec"
 
 
 @pytest.mark.filterwarnings("ignore:pkg_resources")
@@ -170,3 +175,24 @@ def test_phase_gradient_integrates_a_sinusoid() -> None:
     peak = torch.fft.rfft(middle * torch.hann_window(len(middle))).abs().argmax() * 16_000 / len(middle)
     assert float(peak) == pytest.approx(1003.0, abs=2.0)
     assert float(middle.square().mean()) == pytest.approx(0.5, rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["opus", "mp3"])
+def test_codecs_lose_more_at_a_lower_rate_and_refuse_others(name: str, speech: torch.Tensor) -> None:
+    low, high = ((mel_db(copied(name, speech, kbps=kbps)) - mel_db(speech)).abs().mean() for kbps in (10, 96))
+    assert low > 1.2 * high
+    with pytest.raises(ValueError, match=rf"kbps must be in .* for {name}, got 1; use 16"):
+        VOCODERS.get(name)(kbps=1)
+
+
+def test_rounded_magnitudes_lie_within_half_a_step(speech: torch.Tensor) -> None:
+    fine = (mel_db(copied("stft_magnitude", speech, step_db=1.0)) - mel_db(speech)).abs().mean()
+    assert fine < 0.3 < (mel_db(copied("stft_magnitude", speech, step_db=9.0)) - mel_db(speech)).abs().mean()
+
+
+def test_a_stretch_of_nothing_but_a_tone_keeps_its_frequency() -> None:
+    time = np.arange(16_000) / 16_000
+    tone = torch.from_numpy(0.3 * np.sin(2 * np.pi * 440 * time)).float()
+    copy = copied("phase_vocoder", tone)[2000:-2000]
+    peak = torch.fft.rfft(copy * torch.hann_window(len(copy)), 1 << 17).abs().argmax() * 16_000 / (1 << 17)
+    assert float(peak) == pytest.approx(440, abs=1.0)
