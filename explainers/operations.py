@@ -38,6 +38,8 @@ LINEAR = names(
     "is_floating_point is_complex"
 )
 """Linear in all tensors they are given together; their plain gradient is exact for every rule."""
+BOOKKEEPING = names("__get__ __set__ register_hook register_post_accumulate_grad_hook retain_grad requires_grad_ requires_grad")
+"""What hooks do to tensors, such as those that count a detector's passes; it computes nothing."""
 
 
 class Replace(torch.autograd.Function):
@@ -96,7 +98,7 @@ class OperationMode(TorchFunctionMode):
         """Hand the operation on, by name."""
         name = getattr(func, "__name__", "")
         kwargs = dict(kwargs or {})
-        if name in ("__get__", "__set__") or name.startswith("_set_"):
+        if name in BOOKKEEPING or name.startswith("_set_"):
             return func(*args, **kwargs)
         if not args and "input" in kwargs:
             args = (kwargs.pop("input"),)
