@@ -8,19 +8,16 @@ Python: they are seeded from the clip's own generator and put back afterwards.
 import ast
 import difflib
 import inspect
-import random
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from xaibench.errors import NotApplicableError, UnknownNameError
 from xaibench.explainers.baselines import BaselineName, baselines, check_baseline
+from xaibench.explainers.randomness import private_randomness
 from xaibench.explainers.raw_wrapper import RawWrapper
 from xaibench.registry import EXPLAINERS
 from xaibench.tasks.spectrogram import DEFAULT_STFT, STFTConfig
@@ -33,7 +30,7 @@ DISTRIBUTIONS = frozenset({"DeepLiftShap", "GradientShap"})
 @EXPLAINERS.register("captum")
 @dataclass(frozen=True)
 class CaptumAdapter(Explainer):
-    """A captum class by its name, on the log-magnitude spectrogram."""
+    """A captum class by its name, on the log-magnitude spectrogram; those that sample take at most 512 forward passes (``budget``)."""
 
     reference = "Kokhlikyan et al. 2020, arXiv:2009.07896"
     polarity = "signed"
@@ -158,19 +155,3 @@ def parse_options(text: str) -> dict[str, Any]:
         except (ValueError, SyntaxError):
             options[name.strip()] = value.strip()
     return options
-
-
-@contextmanager
-def private_randomness(generator: torch.Generator) -> Iterator[None]:
-    """Seed the global generators of torch, NumPy and Python from a clip's own, and put them back."""
-    seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
-    states = np.random.get_state(), random.getstate()  # noqa: NPY002 (captum draws from the global generator)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        np.random.seed(seed)  # noqa: NPY002
-        random.seed(seed)
-        try:
-            yield
-        finally:
-            np.random.set_state(states[0])  # noqa: NPY002
-            random.setstate(states[1])

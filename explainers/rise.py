@@ -16,7 +16,7 @@ class RISE(Explainer):
     """Log-odds under smooth random masks on the magnitude, averaged cell by cell.
 
     The weights are centred on their mean over the masks: with finitely many masks the mean log-odds would otherwise draw the average mask
-    into the picture, and log-odds, unlike probabilities, have no natural zero. ``n_masks`` forward passes per clip.
+    into the picture, and log-odds, unlike probabilities, have no natural zero. ``n_masks`` forward passes per clip (256 by default).
     """
 
     reference = "Petsiuk et al. 2018, arXiv:1806.07421"

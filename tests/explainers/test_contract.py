@@ -21,6 +21,7 @@ UNTRAINED = {
 CHEAP = {
     "gradient_shap": {"n_samples": 3},
     "integrated_gradients": {"n_steps": 3},
+    **{name: {"bands": 3, "segments": 2, "budget": 16} for name in ("kernel_shap", "lime", "partition_shap")},
     "occlusion": {"bands": 3, "segments": 2},
     "oracle_ig": {"n_steps": 3},
     "rise": {"n_masks": 6},
