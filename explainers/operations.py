@@ -23,7 +23,7 @@ def names(text: str) -> frozenset[str]:
 ELEMENTWISE = names(
     "relu relu6 leaky_relu prelu rrelu elu celu selu gelu silu mish softplus softsign logsigmoid hardtanh hardswish hardsigmoid tanh "
     "sigmoid tanhshrink abs absolute sqrt rsqrt exp exp2 expm1 log log1p log2 log10 square reciprocal pow float_power __rpow__ clamp "
-    "clamp_min clamp_max clip sin cos atan erf log_sigmoid"
+    "hardshrink softshrink threshold clamp_min clamp_max clip sin cos atan erf log_sigmoid"
 )
 PRODUCTS = names("mul multiply matmul bmm mm einsum")
 QUOTIENTS = names("div divide true_divide __rdiv__")

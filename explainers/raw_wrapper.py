@@ -49,8 +49,9 @@ class RawWrapper(nn.Module):
                 f"log_magnitude and phase must both have shape (B, {grid[0]}, {grid[1]}), got {got}; give RawWrapper their grid and length"
             )
         level = log_magnitude.exp() - LOG_FLOOR
-        level = torch.where(level.abs() > ROUNDING, level, torch.zeros_like(level))  # silence stays silence
-        return inverse(torch.polar(level, phase), self.samples, self.stft)
+        level = nn.functional.hardshrink(level, ROUNDING)  # silence stays silence, by a function that rules know
+        direction = torch.polar(torch.ones_like(phase), phase)  # polar(level, phase) itself has no slope at level zero
+        return inverse(level * direction, self.samples, self.stft)
 
     def forward(self, log_magnitude: Tensor, phase: Tensor) -> Tensor:
         """Return the log-odds of spoof, ``(B,)``, of log-magnitudes and phases ``(B, F, N)``."""

@@ -228,3 +228,14 @@ def test_captum_falls_back_to_the_gradient_without_a_word(activation):
     assert relative_residual("deep_shap", silent, clip, references) < 1e-3
     assert relative_residual("deep_shap_captum", silent, clip, references) > 0.01
     assert relative_residual("deep_shap", known, clip, references) < 1e-3
+
+
+def test_silent_references_and_silent_cells_keep_maps_additive():
+    """Where a cell is silent on one side alone, the way between both is heard, not the slope at silence."""
+    detector, clip, references = cnn(), clips(1), clips(3, seed=1)
+    references[0] = 0
+    references[1, 900:] = 0
+    clip[:, :300] = 0
+    explainer = EXPLAINERS.load("deep_shap", stft=GRID)
+    told = explainer.diagnostics(explainer.explain(clip, detector, references=references), clip, detector, references)
+    assert told["completeness_error_percent"] < 1
