@@ -3,6 +3,8 @@
 The explainer sees a waveform and a detector. Twin, mask, vocoder and speaker stay on this side; only oracles are handed the twin.
 """
 
+import math
+import re
 from dataclasses import fields, replace
 from statistics import median
 
@@ -34,10 +36,11 @@ def explain_unit(world: World, planned: PlannedClip, clip: Clip, unit: Unit, sea
     detector = world.detectors[unit.detector]
     meter = Meter(detector)
     heatmap: Tensor | None = None
+    diagnostics: dict[str, float | None] = {}
     status: Status = "ok"
     problem: Problem | None = None
     try:
-        heatmap = _explain(world, planned, clip, unit, meter, seal)
+        heatmap, diagnostics = _explain(world, planned, clip, unit, meter, seal)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a plugin may raise anything, SystemExit too, and the run goes on
@@ -50,12 +53,15 @@ def explain_unit(world: World, planned: PlannedClip, clip: Clip, unit: Unit, sea
         heatmap_sha256="" if heatmap is None else write_heatmap(world.folder, heatmap),
         negative=heatmap is not None and bool((heatmap < 0).any()),
         timeout_s=world.timeout_s,
+        diagnostics=diagnostics,
         cost=meter.cost,
         attempt=attempt,
     )
 
 
-def _explain(world: World, planned: PlannedClip, clip: Clip, unit: Unit, meter: Meter, seal: Seal) -> Tensor:
+def _explain(
+    world: World, planned: PlannedClip, clip: Clip, unit: Unit, meter: Meter, seal: Seal
+) -> tuple[Tensor, dict[str, float | None]]:
     detector = world.detectors[unit.detector]
     task = world.tasks[unit.clip.task]
     explainer = world.ready(unit.explainer, unit.recipe, unit.clip.task, planned.pair)
@@ -63,20 +69,23 @@ def _explain(world: World, planned: PlannedClip, clip: Clip, unit: Unit, meter: 
     if not usable:
         raise NotApplicableError(reason)
     if world.is_oracle(unit.explainer) and not clip.has_twin:
-        return _oracle_of_labels(explainer, clip, world, unit)
+        return _oracle_of_labels(explainer, clip, world, unit), {}
     device = device_of(detector)
     references = _references(explainer, task, clip, oracle=world.is_oracle(unit.explainer))
+    references = None if references is None else references.to(device)
     if world.is_oracle(unit.explainer):
         known = {"valid_samples": clip.valid_samples, "planted": clip.planted}
         explainer = replace(explainer, **{f.name: known[f.name] for f in fields(explainer) if f.name in known})
     generator = torch.Generator(device).manual_seed(unit.seed)
     waveform = clip.spoof[None].to(device, copy=True)
+    grid = world.stft(unit.clip.task)
+    shape = (1, grid.bins, grid.frames(clip.spoof.shape[-1]))
     try:
-        with sealed_randomness(unit.seed), time_limit(world.timeout_s), meter:
-            heatmap = explainer.explain(
-                waveform, detector, references=None if references is None else references.to(device), generator=[generator]
-            )
+        with sealed_randomness(unit.seed), time_limit(world.timeout_s):
+            with meter:
+                heatmap = explainer.explain(waveform, detector, references=references, generator=[generator])
             grad_mode = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+            diagnostics = diagnosed(explainer, heatmap, waveform, detector, references, shape)
     except NotApplicableError as error:  # a method that skips the clips it dislikes must not look better for it
         raise PluginError(f"explainer must say in applicable(detector) what it cannot explain, got it for one clip: {error}") from error
     finally:
@@ -87,8 +96,25 @@ def _explain(world: World, planned: PlannedClip, clip: Clip, unit: Unit, meter: 
         changed = changed or "grad mode"
     if changed:
         raise InvalidHeatmapError(f"explainer must leave the detector as it found it, got a changed {changed}; work on a copy")
-    grid = world.stft(unit.clip.task)
-    return checked(heatmap, (1, grid.bins, grid.frames(clip.spoof.shape[-1])))
+    return checked(heatmap, shape), diagnostics
+
+
+def diagnosed(
+    explainer: Explainer, heatmap: object, waveform: Tensor, detector: Detector, references: Tensor | None, shape: tuple[int, ...]
+) -> dict[str, float | None]:
+    """Return what the explainer tells of its own error; nothing for a heatmap that cannot be one.
+
+    Raises:
+        PluginError: If a name is no identifier.
+    """
+    if not isinstance(heatmap, Tensor) or tuple(heatmap.shape) != shape or not heatmap.isfinite().all():
+        return {}
+    with torch.no_grad():
+        told = explainer.diagnostics(heatmap, waveform, detector, references)
+    for name in told:
+        if not re.fullmatch(r"[a-z][a-z0-9_]{0,63}", name):
+            raise PluginError(f"names of diagnostics must be lower-case identifiers, got {name!r}; rename it")
+    return {name: value if math.isfinite(value) else None for name, value in ((name, float(told[name])) for name in sorted(told))}
 
 
 def _oracle_of_labels(explainer: Explainer, clip: Clip, world: World, unit: Unit) -> Tensor:

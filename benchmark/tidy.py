@@ -33,6 +33,9 @@ UNIT_COLUMNS = (
 )
 UNIT_ORDER = ("task", "detector", "explainer", "recipe", "polarity", "occluder", "metric", "pair", "key")
 
+DIAGNOSTIC = "diagnostic:"
+"""Before the names that explainers give to their own errors, so that none passes for a metric."""
+
 Column = tuple[str, str, str, str]
 """Recipe, polarity, occluder and metric of a value."""
 
@@ -95,6 +98,8 @@ class Tidy:
             for recipe, occluder, shown in self.expected.get(unit.key, ()):
                 yield from self._empty(recipe, shown, occluder, _why(record), record.status)
             return
+        for name, told in record.diagnostics.items():
+            yield (unit.recipe, "declared", "", f"{DIAGNOSTIC}{name}"), told, "" if told is not None else "not finite", "ok"
         for item in self.items.get(unit.key, ()):
             score = self.scores.get(item.key)
             if score is None:

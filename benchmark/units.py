@@ -121,6 +121,8 @@ class Explanation(_Record):
     """Whether any cell is below zero; where none is, both polarities are one."""
     timeout_s: float | None = None
     """Longest time that it was given; a run that gives more tries again what ended by it."""
+    diagnostics: dict[str, float | None] = {}
+    """What the explainer tells of its own error, by name; ``None`` where it is not finite."""
     cost: Cost = Cost()
     attempt: int = 1
 

@@ -55,3 +55,7 @@ class AttnLRP(Explainer):
             with rules:
                 logits = detector.spoof_logit(rebuilt)
             return torch.autograd.grad(logits.sum(), magnitude)[0]
+
+    def diagnostics(self, heatmap: Tensor, waveform: Tensor, detector: Detector, references: Tensor | None = None) -> dict[str, float]:
+        """Return the relevance that biases, constants and stabilizers kept, in log-odds."""
+        return {"conservation_residual": float((heatmap.sum(dim=(1, 2)) - detector.spoof_logit(waveform)).sum())}

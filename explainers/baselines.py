@@ -51,6 +51,12 @@ def baselines(name: BaselineName, wrapper: RawWrapper, references: Tensor | None
     return levels if name == "references" else levels.mean(dim=(0, 2))[None, :, None].expand(grid)
 
 
+def completeness(heatmap: Tensor, residual: Tensor) -> dict[str, float]:
+    """Return the diagnostics of a map that shares out a change of log-odds: the residual, and its share of the change in per cent."""
+    missed, change = float(residual.sum()), float((heatmap.sum(dim=(1, 2)) - residual).sum())
+    return {"completeness_residual": missed, "completeness_error_percent": 100 * abs(missed / change) if change else math.nan}
+
+
 def completeness_residual(heatmap: Tensor, waveform: Tensor, detector: Detector, wrapper: RawWrapper, start: Tensor) -> Tensor:
     """Return by how much attributions miss the change of log-odds that they share out, ``(B,)`` (Sundararajan et al. 2017, Prop. 1).
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from xaibench.errors import NotApplicableError
-from xaibench.explainers.baselines import BaselineName, baselines, check_baseline, completeness_residual
+from xaibench.explainers.baselines import BaselineName, baselines, check_baseline, completeness, completeness_residual
 from xaibench.explainers.raw_wrapper import RawWrapper
 from xaibench.explainers.rescale import Rescale
 from xaibench.explainers.rescale_rules import Step
@@ -61,6 +61,10 @@ class DeepShap(Explainer):
         for chunk in torch.split(starts, self.chunk_size):
             total += (multipliers(wrapper, chunk, phase, tape) * (end - chunk)).sum(0)
         return total / len(starts)
+
+    def diagnostics(self, heatmap: Tensor, waveform: Tensor, detector: Detector, references: Tensor | None = None) -> dict[str, float]:
+        """Return the completeness residual in log-odds, and its share of the explained change in per cent."""
+        return completeness(heatmap, self.completeness_residual(heatmap, waveform, detector, references))
 
     def completeness_residual(self, heatmap: Tensor, waveform: Tensor, detector: Detector, references: Tensor | None = None) -> Tensor:
         """Return sum of the heatmap minus the log-odds gained from the references' mean to the clip, (B,): the additivity error."""

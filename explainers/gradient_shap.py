@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from xaibench.explainers.baselines import BaselineName, baselines, check_baseline, completeness_residual
+from xaibench.explainers.baselines import BaselineName, baselines, check_baseline, completeness, completeness_residual
 from xaibench.explainers.raw_wrapper import RawWrapper
 from xaibench.explainers.saliency import gradient
 from xaibench.registry import EXPLAINERS
@@ -51,6 +51,10 @@ class GradientShap(Explainer):
             chosen, alphas = draw(len(starts), self.n_samples, source)
             maps.append(expected_gradients(wrapper, end, phase, starts, chosen, alphas, self.chunk_size))
         return torch.stack(maps)
+
+    def diagnostics(self, heatmap: Tensor, waveform: Tensor, detector: Detector, references: Tensor | None = None) -> dict[str, float]:
+        """Return the completeness residual in log-odds, and its share of the explained change in per cent."""
+        return completeness(heatmap, self.completeness_residual(heatmap, waveform, detector, references))
 
     def completeness_residual(self, heatmap: Tensor, waveform: Tensor, detector: Detector, references: Tensor | None = None) -> Tensor:
         """Return sum of the heatmap minus the log-odds gained from the baselines' mean to the clip, (B,): the sampling error."""

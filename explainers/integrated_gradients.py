@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xaibench.explainers.baselines import BaselineName, baselines, check_baseline, completeness_residual
+from xaibench.explainers.baselines import BaselineName, baselines, check_baseline, completeness, completeness_residual
 from xaibench.explainers.raw_wrapper import RawWrapper
 from xaibench.registry import EXPLAINERS
 from xaibench.tasks.spectrogram import DEFAULT_STFT, STFTConfig
@@ -59,6 +59,10 @@ class IntegratedGradients(Explainer):
             end, start, additional_forward_args=(phase,), n_steps=self.n_steps, internal_batch_size=self.chunk_size
         )
         return share.detach().float()
+
+    def diagnostics(self, heatmap: Tensor, waveform: Tensor, detector: Detector, references: Tensor | None = None) -> dict[str, float]:
+        """Return the completeness residual in log-odds, and its share of the explained change in per cent."""
+        return completeness(heatmap, self.completeness_residual(heatmap, waveform, detector, references))
 
     def completeness_residual(self, heatmap: Tensor, waveform: Tensor, detector: Detector, references: Tensor | None = None) -> Tensor:
         """Return sum of the heatmap minus the log-odds gained from baseline to clip, (B,); more steps bring it to 0."""

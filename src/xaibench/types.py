@@ -126,6 +126,20 @@ class Explainer(ABC):
         """Tell whether the method can explain this detector, with the reason if not."""
         return True, ""
 
+    def diagnostics(self, heatmap: Tensor, waveform: Tensor, detector: Detector, references: Tensor | None = None) -> dict[str, float]:
+        """Return what the method can tell of its own error on one clip, by name, e.g. how far attributions miss the sum they should have.
+
+        The harness asks after it was explained, without gradients and off the bill, and records the numbers beside the clip's scores.
+
+        Args:
+            heatmap: What ``explain`` returned, ``(1, F, N)``.
+            waveform: The clip, ``(1, T)``.
+            detector: The explained detector.
+            references: As given to ``explain``.
+        """
+        del heatmap, waveform, detector, references
+        return {}
+
     def config(self) -> dict[str, Any]:
         """Return what the result depends on as plain JSON values: neither injected state nor what changes speed and memory alone."""
         skipped = {f.name for f in fields(self) if not (f.metadata.get("config", True) and f.metadata.get("result", True))}
