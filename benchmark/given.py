@@ -45,7 +45,10 @@ class Origin(BaseModel):
 class Given(Protocol):
     """Explanations of one explainer for the units of a plan."""
 
-    explainer: Explainer
+    @property
+    def explainer(self) -> Explainer:
+        """What stands for the row; it is never asked to explain."""
+        ...
 
     def records(self, plan: "Plan", folder: Path) -> Iterator[Explanation]:
         """Yield one record for each unit of the explainer, its heatmap stored in the folder of the run."""

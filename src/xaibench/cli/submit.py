@@ -130,3 +130,34 @@ def _show(path: Path) -> None:
         for recipe in board.recipes:
             console.print(terminal_table(board, recipe))
     typer.echo(f"\nreport: {build(path).resolve().as_uri()}")
+
+
+@app.command("run")
+def run(
+    package: PackageFile,
+    out: Out = None,
+    task: Task = None,
+    detector_weights: Weights = None,
+    full: Full = False,
+    limit: Limit = None,
+    jobs: Jobs = None,
+    timeout: Annotated[float, typer.Option(min=0.1, help="seconds for one explanation")] = 600.0,
+    isolation: Annotated[int | None, typer.Option(min=1, max=4, help="level of the ladder; default: the strongest that holds")] = None,
+    trust: Annotated[bool, typer.Option("--i-trust-this-code", help="run it below L3 as well; its row is greyed")] = False,
+) -> None:
+    """Run a package of code in the sandbox, without masks, network, secrets or weights, and score it beside the controls."""
+    from xaibench.cli.progress import bar
+    from xaibench.leaderboard.sandbox.probe import choose
+    from xaibench.leaderboard.submission.package import Package
+    from xaibench.leaderboard.submission.running import GivenCode
+    from xaibench.leaderboard.submission.scoring import score as judge
+    from xaibench.leaderboard.submission.scoring import setting
+
+    with Package(package) as opened, bar("run") as progress:
+        jail = choose(isolation, trusted=trust)
+        typer.echo(f"isolation: {jail}", err=True)
+        place = setting(opened.card, task=task, detector_weights=detector_weights)
+        given = GivenCode(opened, place, jail, timeout_s=timeout)
+        target = out or Path("submitted") / f"{opened.card.name}-{opened.card.version}"
+        results = judge(opened, place, target, given=given, full=full, limit=limit, jobs=jobs, progress=progress)
+    _show(results.path)
