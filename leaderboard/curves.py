@@ -78,7 +78,7 @@ def _plot(key: tuple[str, str], records: list[Mapping[str, Any]], board: Board, 
     means = _means(records)
     values = [y for _, ys in means.values() for y in ys]
     low, high = min(values, default=0.0), max(values, default=1.0)
-    step = _step(high - low)
+    step = round_step(high - low)
     low, high = math.floor(low / step) * step, max(math.ceil(high / step) * step, math.floor(low / step) * step + step)
 
     def place(x: float, y: float) -> str:
@@ -119,7 +119,7 @@ def _means(records: list[Mapping[str, Any]]) -> dict[str, tuple[list[float], lis
     return means
 
 
-def _step(span: float) -> float:
+def round_step(span: float) -> float:
     """Choose a round tick distance that gives three to six ticks."""
     raw = max(span, 1e-6) / 4
     power = 10.0 ** math.floor(math.log10(raw))

@@ -7,12 +7,15 @@ does not admit scripts of pages that are opened from a disk.
 
 import base64
 import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from xaibench.leaderboard.rows import number
 from xaibench.leaderboard.words import TIER_RULE, clean
@@ -32,19 +35,43 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters["short"] = short
+    made.filters["json"] = json_attribute
     made.globals["number"] = number
     made.globals["tier_rule"] = TIER_RULE
     made.globals["out_rule"] = out_rule()
     for name, variable in (("style.css", "style"), ("board.js", "script")):
-        text = (HERE / "static" / name).read_text(encoding="utf-8")
+        text = static(name)
         made.globals[variable] = Markup(text)
         made.globals[f"{variable}_hash"] = Markup(source_hash(text))
     return made
 
 
+def static(name: str) -> str:
+    """Return a script or style of ours."""
+    return (HERE / "static" / name).read_text(encoding="utf-8")
+
+
 def render(template: str, **values: Any) -> bytes:
     """Render a page to UTF-8."""
     return environment().get_template(template).render(**values).encode()
+
+
+def json_attribute(value: Any) -> Markup:
+    """Write data as JSON for an attribute, which the script reads; strings are cleaned, everything is escaped.
+
+    >>> json_attribute({"name": "</script>"})
+    Markup('{&#34;name&#34;:&#34;&lt;/script&gt;&#34;}')
+    """
+    plain = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+    return escape(json.dumps(_cleaned(plain), separators=(",", ":"), allow_nan=False))
+
+
+def _cleaned(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {clean(k): _cleaned(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_cleaned(v) for v in value]
+    return clean(value) if isinstance(value, str) else value
 
 
 def source_hash(text: str) -> str:

@@ -3,74 +3,39 @@
 ``index.html`` and everything beside it are a function of the run folder and the audio of its tasks: the same files give the same bytes.
 """
 
-import csv
-import io
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 import xaibench
-from xaibench.errors import RunError, XaibenchError
-from xaibench.leaderboard import notes, pictures
-from xaibench.leaderboard.curves import Plot, plots, read_curves
-from xaibench.leaderboard.pages import render
-from xaibench.leaderboard.rows import Board, Row, Run, Score, number, read_run
-from xaibench.leaderboard.samples import Sample, Studio, choose, read_units
-from xaibench.leaderboard.views import Leaderboard, Matrix, by_occluder, by_vocoder, headline, leaderboard
-from xaibench.leaderboard.words import CHANCE_GDICE, MEANINGLESS_ABOVE, PRIMARY, clean
+from xaibench.errors import RunError
+from xaibench.leaderboard import exports, notes
+from xaibench.leaderboard.album import sample_pages
+from xaibench.leaderboard.cards import ExplainerCard, explainer_cards, task_cards
+from xaibench.leaderboard.curves import read_curves
+from xaibench.leaderboard.pages import render, source_hash, static
+from xaibench.leaderboard.rows import Run, read_run
+from xaibench.leaderboard.scores import HEADINGS, datatables, records
+from xaibench.leaderboard.sections import Section, section
+from xaibench.leaderboard.words import MEANINGLESS_ABOVE, MetricWords, clean
 from xaibench.types import Detector, Task
 
 N_SAMPLES = 12
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One of the large numbers above a table."""
-
-    kind: str
-    title: str
-    value: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Card:
-    """Link to one sample page."""
-
-    page: str
-    thumb: str
-    truth: str
-    pair: str
-    vocoder: str
-    reason: str
-    value: str
-
-
-@dataclass(frozen=True)
-class Section:
-    """Everything that the page says about one task and detector."""
-
-    number: int
-    board: Board
-    recipe: str
-    headline: str
-    n_explainers: int
-    n_clips: int
-    clusters: str
-    gate: str
-    few: str
-    few_curves: str
-    figures: tuple[Figure, ...]
-    views: tuple[Leaderboard, ...]
-    vocoders: Matrix | None
-    plots: tuple[Plot, ...]
-    colours: tuple[tuple[Row, str], ...]
-    occluders: Matrix | None
-    leader: str
-    samples: tuple[Card, ...]
-    why_no_samples: str
+NAVIGATION = (
+    ("index.html", "Leaderboard"),
+    ("explainers.html", "Explainers"),
+    ("tasks.html", "Tasks"),
+    ("metrics.html", "Metrics"),
+    ("scores.html", "All scores"),
+    ("runs.html", "Provenance"),
+    ("about.html", "About"),
+)
+OURS = ("samples", "explainers", "figures")
+"""Folders of an earlier report that are replaced."""
 
 
 def build(
@@ -99,189 +64,116 @@ def build(
     run = read_run(run_dir)
     out = Path(out_dir) if out_dir is not None else run.path / "report"
     try:
-        return _build(run, out, dict(tasks or {}), dict(detectors or {}), samples)
+        return _Site(run, out).build(dict(tasks or {}), dict(detectors or {}), samples)
     except OSError as error:
         raise RunError(f"out_dir must be a folder that can be written, got {out}: {error.strerror or error}; choose another one") from error
 
 
-def _build(run: Run, out: Path, tasks: dict[str, Task], detectors: dict[str, Detector], samples: int) -> Path:
-    from xaibench.tasks.cache import atomic_write
+class _Site:
+    """Writes the pages of one report."""
 
-    index = out / "index.html"
-    if index.is_file() and b'content="xaibench"' in index.read_bytes()[:4000]:
-        shutil.rmtree(out / "samples", ignore_errors=True)
-    out.mkdir(parents=True, exist_ok=True)
-    curves = read_curves(run.path)
-    sections = []
-    for number_, board in enumerate(run.boards):
-        cards, why = _samples(run, board, number_, out, tasks, detectors, samples)
-        sections.append(_section(run, board, number_, curves, cards, why))
-    atomic_write(out / "leaderboard.csv", _csv(run.boards))
-    page = render(
-        "index.html",
-        title=sections[0].headline if sections else "nothing was measured",
-        sections=sections,
-        tier=run.summary.get("tier", ""),
-        explained=notes.explained(run.boards),
-        dead=f"{100 * MEANINGLESS_ABOVE:.0f}",
-        provenance=_provenance(run),
-        version=xaibench.__version__,
-    )
-    atomic_write(index, page)
-    return index
+    def __init__(self, run: Run, out: Path):
+        self.run, self.out = run, out
 
-
-def _section(run: Run, board: Board, at: int, curves: Sequence[Mapping[str, Any]], cards: tuple[Card, ...], why: str) -> Section:
-    recipe = board.recipes[0] if board.recipes else ""
-    detector = _detector_record(run, board)
-    scores = [s for row in board.rows if (s := row.score(PRIMARY, recipe=recipe))]
-    most = max(scores, key=lambda s: s.n_total, default=Score())
-    drawn = tuple(plots(curves, board, recipe))
-    css = {curve.row.explainer: curve.css for plot in drawn for curve in plot.curves}
-    leader = board.leader(recipe) or board.floor(recipe)
-    return Section(
-        number=at,
-        board=board,
-        recipe=recipe,
-        headline=headline(board, recipe),
-        n_explainers=len(board.ranked("explainer", recipe)),
-        n_clips=most.n_total,
-        clusters=notes.clusters(most),
-        gate=notes.gate(detector),
-        few=f"Only {most.n_total} clips: not enough to rank. Intervals are wide and no row gets a tier." if 0 < most.n_total < 20 else "",
-        few_curves=notes.few_curves(detector, str(run.summary.get("tier", ""))),
-        figures=_figures(board, recipe),
-        views=tuple(leaderboard(board, r, CHANCE_GDICE) for r in board.recipes or ("",)),
-        vocoders=by_vocoder(board, recipe),
-        plots=drawn,
-        colours=tuple((row, css[row.explainer]) for row in board.ranked("explainer", recipe) if row.explainer in css),
-        occluders=by_occluder(board, recipe),
-        leader=leader[0].title if leader else "",
-        samples=cards,
-        why_no_samples=why,
-    )
-
-
-def _detector_record(run: Run, board: Board) -> Mapping[str, Any]:
-    for record in run.summary.get("detectors", []):
-        if (
-            isinstance(record, dict)
-            and record.get("detector", record.get("name")) == board.detector
-            and record.get("task", board.task) == board.task
-        ):
-            return record
-    return {}
-
-
-def _figures(board: Board, recipe: str) -> tuple[Figure, ...]:
-    found = []
-    for kind, title, best in (
-        ("lead", "Best explainer", board.leader(recipe)),
-        ("floor", "Floor: best control", board.floor(recipe)),
-        ("ceiling", "Ceiling: best oracle", board.ceiling(recipe)),
-    ):
-        if best:
-            found.append(Figure(kind, f"{title}, GDice", number(best[1].mean), best[0].title))
-    found.append(Figure("chance", "Chance, GDice", number(CHANCE_GDICE), "any map that knows nothing, at 5 % area"))
-    return tuple(found)
-
-
-def _samples(
-    run: Run, board: Board, at: int, out: Path, tasks: dict[str, Task], detectors: dict[str, Detector], count: int
-) -> tuple[tuple[Card, ...], str]:
-    """Write the sample pages of a board; on trouble return none, and why."""
-    recipe = board.recipes[0] if board.recipes else ""
-    leader = board.leader(recipe) or board.floor(recipe)
-    units = read_units(run.path, board, recipe) if leader and count else []
-    if not units or not leader:
-        return (), "the run keeps no scores of single clips."
-    try:
-        task = _task(board, tasks)
-        studio = Studio(run, board, recipe, task, _detector(run, board, detectors))
-        made = [
-            (choice, _make(studio, choice, position, at, out))
-            for position, choice in enumerate(choose(units, leader[0].explainer, count), start=1)
-        ]
-    except XaibenchError as error:
-        return (), clean(error)
-    legend = pictures.legend_colours()
-    names = [f"{at}-{sample.number:02}.html" for _, sample in made]
-    for i, (_, sample) in enumerate(made):
-        page = render(
-            "sample.html",
-            sample=sample,
-            section=at,
-            folder=names[i].removesuffix(".html") + "/",
-            before=names[i - 1] if i else "",
-            after=names[i + 1] if i + 1 < len(names) else "",
-            leader=leader[0].title,
-            detector=board.detector,
-            legend=legend,
+    def build(self, tasks: dict[str, Task], detectors: dict[str, Detector], samples: int) -> Path:
+        index = self.out / "index.html"
+        if index.is_file() and b'content="xaibench"' in index.read_bytes()[:4000]:
+            for name in OURS:
+                shutil.rmtree(self.out / name, ignore_errors=True)
+        self.out.mkdir(parents=True, exist_ok=True)
+        curves = read_curves(self.run.path)
+        sections = []
+        for number_, board in enumerate(self.run.boards):
+            cards, why = sample_pages(self.run, board, number_, self.out, tasks, detectors, samples)
+            sections.append(section(self.run, board, number_, curves, cards, why))
+        explainers = explainer_cards(self.run)
+        figures = self._figures(sections)
+        self._exports(explainers)
+        self._explainers(explainers)
+        self._scores()
+        explained = notes.explained(self.run.boards)
+        self.page("tasks.html", "tasks.html", cards=task_cards(self.run))
+        self.page("metrics.html", "metrics.html", explained=[(*told, _info(told[0])) for told in explained])
+        self.page("runs.html", "runs.html", provenance=provenance(self.run), command=_command(self.run))
+        self.page("about.html", "about.html", dead=f"{100 * MEANINGLESS_ABOVE:.0f}", figures=figures)
+        self.page(
+            "index.html",
+            "index.html",
+            title=sections[0].headline if sections else "nothing was measured",
+            sections=sections,
+            slugs={card.row.explainer: card.slug for card in explainers},
+            tier=self.run.summary.get("tier", ""),
+            explained=explained,
+            dead=f"{100 * MEANINGLESS_ABOVE:.0f}",
         )
-        (out / "samples" / names[i]).write_bytes(page)
-    return tuple(_card(names[i], sample, leader[0]) for i, (_, sample) in enumerate(made)), ""
+        return index
+
+    def page(self, file: str, template: str, **values: Any) -> None:
+        """Render one page of the report."""
+        depth = "../" * file.count("/")
+        shared = {"navigation": NAVIGATION, "root": depth, "here": file, "version": xaibench.__version__}
+        self.write(file, render(template, **shared, **values))
+
+    def write(self, file: str, content: bytes) -> None:
+        """Write a file that appears whole or not at all."""
+        from xaibench.tasks.cache import atomic_write
+
+        path = self.out / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, content)
+
+    def _exports(self, cards: Sequence[ExplainerCard]) -> None:
+        boards = self.run.boards
+        tables = [exports.latex(board, recipe) for board in boards for recipe in board.recipes]
+        cited = [(card.row.explainer, card.reference) for card in cards if card.reference]
+        self.write("leaderboard.csv", exports.csv_bytes(boards))
+        self.write("leaderboard.json", exports.json_bytes(boards))
+        self.write("leaderboard.tex", "\n".join(tables).encode())
+        self.write("leaderboard.bib", exports.bibtex(cited, xaibench.__version__).encode())
+
+    def _figures(self, sections: Sequence[Section]) -> list[tuple[str, str]]:
+        """Write the scatter plots as files of their own, for papers."""
+        made = []
+        for part in sections:
+            for plot in part.tradeoffs:
+                file = f"figures/{part.number}-{plot.key}.svg"
+                self.write(file, render("figure.svg", plot=plot))
+                made.append((file, plot.title.lower()))
+        return made
+
+    def _explainers(self, cards: Sequence[ExplainerCard]) -> None:
+        self.page("explainers.html", "explainers.html", cards=cards)
+        for card in cards:
+            self.page(f"explainers/{card.slug}.html", "explainer.html", card=card)
+
+    def _scores(self) -> None:
+        table, look = datatables()
+        script = Markup("\n").join((table, Markup(static("scores.js"))))
+        style = Markup("\n").join((look, Markup(static("style.css"))))
+        values = {"script": script, "script_hash": Markup(source_hash(script)), "style": style, "style_hash": Markup(source_hash(style))}
+        rows = list(records(self.run.boards))
+        self.page("scores.html", "scores.html", headings=HEADINGS, records=rows, count=len(rows), module=True, **values)
 
 
-def _make(studio: Studio, choice: Any, position: int, at: int, out: Path) -> Sample:
-    folder = out / "samples" / f"{at}-{position:02}"
-    folder.mkdir(parents=True, exist_ok=True)
+def _info(words: MetricWords) -> Any:
+    """Return the metric's own record, ``None`` for columns that are no metric, such as costs."""
+    from xaibench.benchmark.metrics.info import info
+    from xaibench.errors import XaibenchError
 
-    def write(name: str, content: bytes) -> str:
-        (folder / name).write_bytes(content)
-        return name
-
-    return studio.make(position, choice, write)
-
-
-def _card(page: str, sample: Sample, leader: Row) -> Card:
-    folder = f"samples/{page.removesuffix('.html')}/"
-    heat = next((p.heat for p in sample.panels if p.row.explainer == leader.explainer), sample.spoof)
-    value = number(sample.choice.lead) if sample.choice.lead is not None else ""
-    return Card(
-        f"samples/{page}", folder + heat, folder + sample.truth, sample.choice.pair, sample.choice.vocoder, sample.choice.reason, value
-    )
+    try:
+        return info(words.name)
+    except XaibenchError:
+        return None
 
 
-def _task(board: Board, tasks: dict[str, Task]) -> Task:
-    if board.task not in tasks:
-        tasks[board.task] = xaibench.load("task", board.task)
-    return tasks[board.task]
+def _command(run: Run) -> str:
+    argv = run.manifest.get("argv")
+    if not isinstance(argv, list) or not argv:
+        return ""
+    return clean(shlex.join([Path(str(argv[0])).name, *map(str, argv[1:])]))
 
 
-def _detector(run: Run, board: Board, detectors: dict[str, Detector]) -> Detector | None:
-    """Return the run's detector; ``None`` where it cannot be loaded, as the pages can do without its answers."""
-    if board.detector not in detectors:
-        weights = run.manifest.get("detector_weights")
-        try:
-            loaded: Detector = xaibench.load("detector", board.detector, **({"weights": weights} if weights else {}))
-        except XaibenchError:
-            return None
-        detectors[board.detector] = loaded.eval().requires_grad_(False)
-    return detectors[board.detector]
-
-
-def _csv(boards: Sequence[Board]) -> bytes:
-    """Write every score as CSV; a text that a spreadsheet would run as a formula is quoted with an apostrophe."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    columns = ("mean", "low", "high", "n", "n_total", "n_undefined", "n_failed", "interval_by", "tier", "beats_best_control", "note")
-    writer.writerow(("task", "detector", "explainer", "title", "group", "recipe", "polarity", "occluder", "metric", "slice", *columns))
-    for board in boards:
-        for row in board.rows:
-            for key, score in row.scores.items():
-                values = (board.task, board.detector, row.explainer, row.title, row.group, *key, *(getattr(score, c) for c in columns))
-                writer.writerow([_cell(v) for v in values])
-    return buffer.getvalue().encode()
-
-
-def _cell(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    text = clean(value)
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
-
-
-def _provenance(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
+def provenance(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
     """Flatten the manifest into groups of key and value: plain values first, then one group for each nested object."""
     plain = [(str(k), _plain(v)) for k, v in sorted(run.manifest.items()) if not isinstance(v, dict)]
     groups = [("Run", plain)] if plain else []

@@ -30,6 +30,8 @@ class Column:
     group: str
     first: bool = False
     optional: bool = False
+    better: str = ""
+    """``high`` or ``low``."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,8 @@ class Leaderboard:
     axis: Axis
     groups: tuple[tuple[Group, str, tuple[Line, ...]], ...]
     n_columns: int = field(default=0)
+    limit: float = 1.0
+    """Where the axis of the intervals ends."""
 
     @property
     def greyed(self) -> bool:
@@ -110,7 +114,7 @@ def leaderboard(board: Board, recipe: str, chance: float | None) -> Leaderboard:
     spans: dict[str, int] = {}
     for column in columns:
         spans[column.group] = spans.get(column.group, 0) + 1
-    return Leaderboard(recipe, columns, tuple(spans.items()), _axis(board, recipe, limit, chance), tuple(groups), len(columns) + 5)
+    return Leaderboard(recipe, columns, tuple(spans.items()), _axis(board, recipe, limit, chance), tuple(groups), len(columns) + 5, limit)
 
 
 def _columns(board: Board, recipe: str, occluder: str) -> tuple[Column, ...]:
@@ -121,11 +125,13 @@ def _columns(board: Board, recipe: str, occluder: str) -> tuple[Column, ...]:
         for name in names:
             if name == "|map|":
                 measured = any(row.score(PRIMARY, recipe=recipe, polarity="magnitude") for row in board.rows)
-                column = Column(name, "|map|", "GDice of the heatmap without its sign", group, first)
+                column = Column(name, "|map|", "GDice of the heatmap without its sign", group, first, better="high")
             else:
                 where = {"recipe": recipe, "occluder": occluder if name in CURVES else ""}
                 measured = any((s := row.score(name, **where)) and s.mean is not None for row in board.rows)
-                column = Column(name, metric(name).short, metric(name).title, group, first, name in OPTIONAL)
+                words = metric(name)
+                better = "high" if words.higher_is_better else "low"
+                column = Column(name, words.short, words.title, group, first, name in OPTIONAL, better)
             if measured:
                 found.append(column)
                 first = False
@@ -139,7 +145,7 @@ def _line(row: Row, rows: Sequence[Row], board: Board, recipe: str, columns: Seq
         tier=score.tier,
         bracket=_bracket(row, rows, recipe),
         main=Cell(number(score.mean), _sort(score.mean), "GDice", interval(score)),
-        forest=_forest(score, limit),
+        forest=forest(score, limit),
         cells=tuple(_cell(row, column, recipe, occluder) for column in columns),
         n=Cell(f"{score.n}/{score.n_total}", str(score.n), "clips"),
         verdict=verdict(row, board, recipe),
@@ -190,7 +196,8 @@ def _limit(board: Board, recipe: str) -> float:
     return min(1.0, max(0.3, math.ceil(max(tops, default=0.0) * 10.5) / 10))
 
 
-def _forest(score: Score, limit: float) -> Forest | None:
+def forest(score: Score, limit: float) -> Forest | None:
+    """Place a mean and its interval on an axis that ends at ``limit``; ``None`` where there is no mean."""
     if score.mean is None:
         return None
 
@@ -246,10 +253,11 @@ def by_vocoder(board: Board, recipe: str, name: str = PRIMARY) -> Matrix | None:
         return Cell(number(score.mean, name), _sort(score.mean), part, f"n {score.n}", f"{css} over" if over else css)
 
     groups = tuple((g, tuple((row, tuple(cell(row, part) for part in parts)) for row in board.ranked(g, recipe))) for g, _ in GROUPS[1:])
-    return Matrix(metric(name).title, name, tuple((part, _part_title(part)) for part in parts), groups)
+    return Matrix(metric(name).title, name, tuple((part, part_title(part)) for part in parts), groups)
 
 
-def _part_title(part: str) -> str:
+def part_title(part: str) -> str:
+    """Put a slice into words."""
     return {"all": "all", "seen": "seen in training", "unseen": "never seen"}.get(part, part.removeprefix("vocoder:"))
 
 

@@ -45,6 +45,56 @@
     for (const [body, rows] of order) body.append(...rows);
   };
 
+  const choose = (label, choices, now) => {
+    const select = make("select", {});
+    select.setAttribute("aria-label", label);
+    for (const [key, title] of choices) select.append(new Option(title, key, false, key === now));
+    return select;
+  };
+
+  /* Fill the main column for another slice of the clips; where every clip counts, the page's own cells come back. */
+  const slicer = (table, facets) => {
+    const rows = $("tbody tr[data-row]", table).map((row) => [row, facets.rows[row.dataset.row]?.parts ?? {}]);
+    return (part) => {
+      table.classList.toggle("sliced", part !== "all");
+      for (const [row, parts] of rows) {
+        const cell = parts[part], main = row.querySelector("td.main"), marks = $(".bar line.range, .bar line.dot", row);
+        main.dataset.sort = cell?.sort ?? "";
+        main.replaceChildren(cell?.text ?? "–", ...(cell?.under ? [make("small", { textContent: cell.under })] : []));
+        row.lastElementChild.textContent = cell?.n ?? "–";
+        const [low, x, high] = cell?.x ?? [0, 0, 0];
+        for (const mark of marks) {
+          const dot = mark.classList.contains("dot");
+          mark.setAttribute("x1", `${dot ? x : low}%`);
+          mark.setAttribute("x2", `${dot ? x : high}%`);
+          mark.style.visibility = cell?.x ? "visible" : "hidden";
+        }
+      }
+    };
+  };
+
+  /* Up to four rows side by side, number by number. */
+  const comparer = (table, heads) => {
+    const panel = document.querySelector(`[data-compare="${table.id}"]`);
+    return (pinned) => {
+      panel.hidden = pinned.length === 0;
+      if (panel.hidden) return;
+      const head = make("tr", {}, make("th", { className: "name", textContent: "Pinned" }), ...pinned.map((row) => make("th", { textContent: row.querySelector(".name bdi").textContent })));
+      const body = make("tbody");
+      for (const column of heads.filter((h) => h.dataset.key && h.dataset.key !== "name")) {
+        const cells = pinned.map((row) => row.cells[column.cellIndex]);
+        const values = cells.map((cell) => (cell.dataset.sort === "" ? NaN : Number(cell.dataset.sort)));
+        const known = values.filter((v) => !Number.isNaN(v));
+        if (!known.length) continue;
+        const best = column.dataset.better === "low" ? Math.min(...known) : Math.max(...known);
+        const line = make("tr", {}, make("th", { className: "name", scope: "row", textContent: column.title || column.textContent }));
+        cells.forEach((cell, i) => line.append(make("td", { className: pinned.length > 1 && values[i] === best && column.dataset.better ? "best" : "", textContent: cell.firstChild?.textContent.trim() ?? "–" })));
+        body.append(line);
+      }
+      panel.replaceChildren(make("table", {}, make("thead", {}, head), body));
+    };
+  };
+
   const prepare = (tools) => {
     const table = document.getElementById(tools.dataset.for), id = table.id;
     const heads = $("thead tr:last-child th", table);
@@ -72,14 +122,26 @@
       const box = make("input", { type: "checkbox", checked: state.get(`${id}.no-${body.className}`) !== "1" });
       return [body, box, make("label", {}, box, ` ${body.className}s`)];
     });
+    const facets = JSON.parse(tools.dataset.facets);
+    const part = choose("Clips", facets.parts, state.get(`${id}.clips`) ?? "all");
+    const access = choose("What an explainer needs", facets.access, state.get(`${id}.access`) ?? "");
+    const cost = choose("What an explanation costs", facets.costs, state.get(`${id}.cost`) ?? "");
+    const slice = slicer(table, facets);
+    const admitted = (row) => {
+      const known = facets.rows[row.dataset.row] ?? { needs: [], seconds: null };
+      const asks = known.needs.includes("gradients") ? ["gradients", "logits"] : known.needs;
+      return !(access.value && asks.includes(access.value)) && !(cost.value && !(known.seconds !== null && known.seconds < Number(cost.value)));
+    };
     const filter = () => {
       const wanted = search.value.trim().toLowerCase();
+      keep(`${id}.access`, access.value);
+      keep(`${id}.cost`, cost.value);
       let shown = 0, total = 0;
       for (const [body, box] of boxes) {
         body.hidden = !box.checked;
         for (const row of body.rows) {
           if (row.classList.contains("kind")) continue;
-          row.hidden = wanted !== "" && !row.querySelector(".name").textContent.toLowerCase().includes(wanted);
+          row.hidden = !admitted(row) || (wanted !== "" && !row.querySelector(".name").textContent.toLowerCase().includes(wanted));
           total += 1;
           shown += !row.hidden && box.checked;
         }
@@ -89,6 +151,31 @@
       count.textContent = shown === total ? `${total} rows` : `${shown} of ${total} rows`;
     };
     search.addEventListener("input", filter);
+    for (const select of [access, cost]) select.addEventListener("change", filter);
+    part.addEventListener("change", () => { slice(part.value); keep(`${id}.clips`, part.value === "all" ? "" : part.value); compare(chosen()); });
+
+    const compare = comparer(table, heads);
+    const rows = $("tbody tr[data-row]", table);
+    const wantedPins = new Set((state.get(`${id}.pin`) ?? "").split("|").filter(Boolean));
+    const chosen = () => rows.filter((row) => row.classList.contains("pinned"));
+    const pin = (row, on) => {
+      row.classList.toggle("pinned", on);
+      row.querySelector(".pin").setAttribute("aria-pressed", String(on));
+    };
+    for (const row of rows) {
+      const title = row.querySelector(".name bdi").textContent;
+      const button = make("button", { type: "button", className: "pin", title: "Compare this row with up to three others" });
+      button.setAttribute("aria-label", `Pin ${title} to compare`);
+      row.querySelector(".name").prepend(button);
+      pin(row, wantedPins.has(row.dataset.row) && chosen().length < 4);
+      button.addEventListener("click", () => {
+        const on = !row.classList.contains("pinned");
+        if (on && chosen().length >= 4) pin(chosen()[0], false);
+        pin(row, on);
+        compare(chosen());
+        keep(`${id}.pin`, chosen().map((r) => r.dataset.row).join("|"));
+      });
+    }
     for (const [, box] of boxes) box.addEventListener("change", filter);
 
     const show = () => {
@@ -117,17 +204,34 @@
       });
       menu.append(make("label", {}, box, ` ${head.title || head.textContent}`));
     }
-    tools.append(search, ...boxes.map(([, , label]) => label), make("details", {}, make("summary", { textContent: "Columns" }), menu), count);
+    const selects = [[part, facets.parts], [access, facets.access], [cost, facets.costs]].filter(([, choices]) => choices.length > 1).map(([select]) => select);
+    tools.append(search, ...selects, ...boxes.map(([, , label]) => label), make("details", {}, make("summary", { textContent: "Columns" }), menu), count);
     tools.hidden = false;
     show();
     filter();
+    if (part.value !== "all") slice(part.value);
+    compare(chosen());
     const [key, direction] = (state.get(`${id}.sort`) ?? "").split(".");
     const head = heads.find((h) => h.dataset.key === key);
     if (head && ["ascending", "descending"].includes(direction)) sortBy(table, head, direction);
   };
-  $(".tools").forEach(prepare);
+  $(".tools[data-for]").forEach(prepare);
   document.addEventListener("click", (event) => { for (const open of $(".tools details[open]")) if (!open.contains(event.target)) open.open = false; });
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") for (const open of $(".tools details[open]")) { open.open = false; open.firstChild.focus(); } });
+
+  /* Several tasks or detectors on one page: show all of them, or one. */
+  for (const tools of $("[data-boards]")) {
+    const sections = $("section[data-board]");
+    const select = choose("Task and detector", [["", "all boards"], ...sections.map((s, i) => [String(i), s.dataset.board])], state.get("board") ?? "");
+    const apply = () => {
+      sections.forEach((s, i) => { s.hidden = select.value !== "" && select.value !== String(i); });
+      keep("board", select.value);
+    };
+    select.addEventListener("change", apply);
+    tools.append(select);
+    tools.hidden = false;
+    apply();
+  }
 
   for (const tab of $(".tabs > input")) {
     if (state.get(tab.name) === tab.dataset.recipe) tab.checked = true;

@@ -141,7 +141,7 @@ def test_faithfulness_is_greyed_by_row_and_occluder(report: Path) -> None:
 
 def table_rows(table: str) -> list[tuple[str, str]]:
     """Return the rows of a table with the names of their explainers."""
-    rows = re.findall(r'<tr[^>]*>(?:(?!</tr>).)*class="name"><bdi.*?</tr>', table, re.S)
+    rows = re.findall(r'<tr[^>]*>(?:(?!</tr>).)*class="name">(?:<a[^>]*>)?<bdi.*?</tr>', table, re.S)
     return [(re.findall(r"<bdi[^>]*>(.*?)</bdi>", row)[0], row) for row in rows]
 
 

@@ -1,0 +1,120 @@
+"""One section of the index: everything that the page says about one task and detector, as plain values for the template."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from xaibench.leaderboard import notes
+from xaibench.leaderboard.album import Card
+from xaibench.leaderboard.curves import Plot, plots
+from xaibench.leaderboard.facets import Facets, facets
+from xaibench.leaderboard.rows import Board, Row, Run, Score, number
+from xaibench.leaderboard.tradeoff import Tradeoff, tradeoffs
+from xaibench.leaderboard.views import Leaderboard, Matrix, by_occluder, by_vocoder, headline, leaderboard
+from xaibench.leaderboard.words import CHANCE_GDICE, PRIMARY
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One of the large numbers above a table."""
+
+    kind: str
+    title: str
+    value: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """Everything that the page says about one task and detector."""
+
+    number: int
+    board: Board
+    recipe: str
+    headline: str
+    n_explainers: int
+    n_clips: int
+    clusters: str
+    gate: str
+    few: str
+    few_curves: str
+    figures: tuple[Figure, ...]
+    views: tuple[Leaderboard, ...]
+    facets: tuple[Facets, ...]
+    """One for each view."""
+    vocoders: Matrix | None
+    plots: tuple[Plot, ...]
+    tradeoffs: tuple[Tradeoff, ...]
+    colours: tuple[tuple[Row, str], ...]
+    occluders: Matrix | None
+    leader: str
+    samples: tuple[Card, ...]
+    why_no_samples: str
+
+
+def section(run: Run, board: Board, at: int, curves: Sequence[Mapping[str, Any]], cards: tuple[Card, ...], why: str) -> Section:
+    """Lay out a board.
+
+    Args:
+        run: The run.
+        board: The board.
+        at: Its number on the page.
+        curves: Records of ``read_curves``.
+        cards: Sample pages of the board.
+        why: Why there are none, where there are none.
+    """
+    recipe = board.recipes[0] if board.recipes else ""
+    detector = _detector_record(run, board)
+    scores = [s for row in board.rows if (s := row.score(PRIMARY, recipe=recipe))]
+    most = max(scores, key=lambda s: s.n_total, default=Score())
+    drawn = tuple(plots(curves, board, recipe))
+    css = {curve.row.explainer: curve.css for plot in drawn for curve in plot.curves}
+    leader = board.leader(recipe) or board.floor(recipe)
+    views = tuple(leaderboard(board, r, CHANCE_GDICE) for r in board.recipes or ("",))
+    return Section(
+        number=at,
+        board=board,
+        recipe=recipe,
+        headline=headline(board, recipe),
+        n_explainers=len(board.ranked("explainer", recipe)),
+        n_clips=most.n_total,
+        clusters=notes.clusters(most),
+        gate=notes.gate(detector),
+        few=f"Only {most.n_total} clips: not enough to rank. Intervals are wide and no row gets a tier." if 0 < most.n_total < 20 else "",
+        few_curves=notes.few_curves(detector, str(run.summary.get("tier", ""))),
+        figures=_figures(board, recipe),
+        views=views,
+        facets=tuple(facets(run, board, view) for view in views),
+        vocoders=by_vocoder(board, recipe),
+        plots=drawn,
+        tradeoffs=tuple(tradeoffs(board, recipe)),
+        colours=tuple((row, css[row.explainer]) for row in board.ranked("explainer", recipe) if row.explainer in css),
+        occluders=by_occluder(board, recipe),
+        leader=leader[0].title if leader else "",
+        samples=cards,
+        why_no_samples=why,
+    )
+
+
+def _detector_record(run: Run, board: Board) -> Mapping[str, Any]:
+    for record in run.summary.get("detectors", []):
+        if (
+            isinstance(record, dict)
+            and record.get("detector", record.get("name")) == board.detector
+            and record.get("task", board.task) == board.task
+        ):
+            return record
+    return {}
+
+
+def _figures(board: Board, recipe: str) -> tuple[Figure, ...]:
+    found = []
+    for kind, title, best in (
+        ("lead", "Best explainer", board.leader(recipe)),
+        ("floor", "Floor: best control", board.floor(recipe)),
+        ("ceiling", "Ceiling: best oracle", board.ceiling(recipe)),
+    ):
+        if best:
+            found.append(Figure(kind, f"{title}, GDice", number(best[1].mean), best[0].title))
+    found.append(Figure("chance", "Chance, GDice", number(CHANCE_GDICE), "any map that knows nothing, at 5 % area"))
+    return tuple(found)

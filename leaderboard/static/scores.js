@@ -1,0 +1,34 @@
+const table = document.getElementById("scores");
+const numbers = new Set([3, 4, 5, 6, 7]);
+document.documentElement.classList.add("js");
+const grid = new DataTable(table, {
+  data: JSON.parse(table.dataset.records),
+  deferRender: true,
+  pageLength: 50,
+  lengthMenu: [25, 50, 200, 1000],
+  order: [],
+  columnDefs: [
+    { targets: [...numbers], className: "dt-right", defaultContent: "–", type: "num" },
+    { targets: "_all", render: DataTable.render.text() },
+  ],
+  layout: { topStart: "pageLength", topEnd: "search", bottomStart: "info", bottomEnd: "paging" },
+  language: { search: "Find", info: "_START_ to _END_ of _TOTAL_ rows", infoFiltered: "(of _MAX_)" },
+  initComplete() {
+    const row = table.tHead.insertRow();
+    this.api().columns().every(function column(index) {
+      const cell = document.createElement("th");
+      row.append(cell);
+      if (numbers.has(index)) return;
+      const choice = document.createElement("select");
+      choice.setAttribute("aria-label", `Only this ${this.header().textContent.toLowerCase()}`);
+      choice.append(new Option("all", ""));
+      for (const value of [...new Set(this.data().toArray())].sort()) choice.append(new Option(value || "(none)", value === "" ? "^$" : value));
+      choice.addEventListener("change", () => {
+        const wanted = choice.value === "^$" || choice.value === "" ? choice.value : `^${DataTable.util.escapeRegex(choice.value)}$`;
+        this.search(wanted, { regex: true, smart: false }).draw();
+      });
+      cell.append(choice);
+    });
+  },
+});
+window.scoresTable = grid;
