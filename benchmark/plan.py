@@ -69,7 +69,7 @@ def make_plan(world: World, budget: Budget, tier: TierName, limit: int | None, e
     recipes: dict[str, tuple[str, ...]] = {}
     refused: dict[str, dict[str, str]] = {}
     for label, task in world.tasks.items():
-        recipes[label] = truths(task, extra_recipes)
+        recipes[label] = truths(task, extra_recipes, world.suite.recipes)
         planner = _Planner(world, label, recipes[label])
         refused[label] = {}
         for pair in usable_pairs(task, limit if limit is not None else budget.clips, refused[label]):
@@ -80,15 +80,21 @@ def make_plan(world: World, budget: Budget, tier: TierName, limit: int | None, e
     return Plan(tuple(clips), tuple(units), recipes, tier, world.suite.content_hash(), refused)
 
 
-def truths(task: Task, extra_recipes: Sequence[str] = ()) -> tuple[str, ...]:
+def truths(task: Task, extra_recipes: Sequence[str] = (), preferred: Sequence[str] = ()) -> tuple[str, ...]:
     """Return the names of the truths that a task is scored against: recipes of twins, labels in time, or none.
+
+    Args:
+        task: The task.
+        extra_recipes: Further ones.
+        preferred: Those of the suite: of the task's own recipes these come first, in this order.
 
     Raises:
         UnknownNameError: If a recipe is not known.
     """
     if task.truth in ("time", "none"):
         return (TIME.name,) if task.truth == "time" else ()
-    return tuple(dict.fromkeys(named_recipe(name).name for name in (*task.recipes, *extra_recipes)))
+    first = [name for name in preferred if name in task.recipes]
+    return tuple(dict.fromkeys(named_recipe(name).name for name in (*first, *task.recipes, *extra_recipes)))
 
 
 def usable_pairs(task: Task, count: int | None, refused: dict[str, str]) -> Iterator[Pair]:

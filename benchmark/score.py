@@ -46,6 +46,7 @@ class ScoreItem:
     polarity: str
     occluder: str = ""
     steps: int = 0
+    soft: bool = False
     shown: tuple[str, ...] = BOTH
     """Polarities under which the values are shown: more than one where they are the same."""
     absolute: bool = False
@@ -75,7 +76,7 @@ def faithfulness_items(explanation: Explanation, curves: Curves, area_budgets: S
     """List the curves that a finished explanation needs."""
     unit = explanation.unit
     shared = {"unit": explanation.key, "heatmap": explanation.heatmap_sha256, "code": _code("faithfulness")}
-    options = {"steps": curves.steps, "area_budgets": list(area_budgets)}
+    options = {"steps": curves.steps, "area_budgets": list(area_budgets), **({"soft": True} if curves.soft else {})}
     for polarity, shown in polarities(explanation, curves.polarities):
         for occluder in curves.occluders:
             filled = {"occluder": occluder, "occluder_code": _occluder_code(occluder)}
@@ -89,6 +90,7 @@ def faithfulness_items(explanation: Explanation, curves: Curves, area_budgets: S
                 polarity,
                 occluder,
                 curves.steps,
+                curves.soft,
                 shown,
                 _absolute(unit, polarity),
             )
@@ -181,7 +183,7 @@ class ClipScorer:
         return {"values": {name: value if math.isfinite(value) else None for name, value in raw.items()}, "why": why}
 
     def _perturb(self, item: ScoreItem, heatmap: Tensor) -> dict[str, Any]:
-        measured = self.probe(item.occluder).curves(heatmap, steps=item.steps, budgets=self.world.suite.area_budgets)
+        measured = self.probe(item.occluder).curves(heatmap, steps=item.steps, budgets=self.world.suite.area_budgets, soft=item.soft)
         return {"curves": pack(measured)}
 
     def probe(self, occluder: str) -> Probe:

@@ -22,6 +22,8 @@ class Curves:
     steps: int
     occluders: tuple[str, ...]
     polarities: tuple[str, ...] = ("declared",)
+    soft: bool = False
+    """Whether confidence metrics are also measured for the soft mask, as papers do."""
 
     def without_twins(self) -> "Curves":
         """Return the occluders that a corpus without twins can have."""
@@ -85,11 +87,26 @@ class Suite:
     """Localisation metrics that are broken down by seen and unseen vocoders and by vocoder, with intervals."""
 
     def content_hash(self) -> str:
-        """Hash the protocol."""
-        return content_hash(asdict(self))
+        """Hash the protocol; ``soft`` came later and counts where it is set."""
+        whole = asdict(self)
+        for budget in whole["budgets"].values():
+            for curves in (budget["curves"], budget["slow_curves"]):
+                _ = curves["soft"] or curves.pop("soft")
+        return content_hash(whole)
 
 
-SUITES = {"xaibench-v1": Suite("xaibench-v1")}
+EVERY_GAP = -1e9
+"""A gate that lets every clip pass."""
+_SOFT = Curves(clips=None, steps=2, occluders=("zero",), polarities=("magnitude",), soft=True)
+SUITES = {
+    "xaibench-v1": Suite("xaibench-v1"),
+    "grinberg2025": Suite(
+        "grinberg2025",
+        recipes=("grinberg-rel-linear-v1", "sym-floor60-v1"),
+        budgets={"quick": Budget(clips=48, curves=_SOFT, slow_curves=_SOFT), "full": Budget(clips=None, curves=_SOFT, slow_curves=_SOFT)},
+        gap_gate=EVERY_GAP,
+    ),
+}
 
 
 def suite_by_name(name: str) -> Suite:

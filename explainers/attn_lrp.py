@@ -47,13 +47,17 @@ class AttnLRP(Explainer):
     def explain(self, waveform: Tensor, detector: Detector, *, references: Tensor | None = None, generator: Generators = None) -> Tensor:
         """Return signed relevance, (B, F, N); it sums to the log-odds but for what biases and constants keep."""
         wrapper = RawWrapper(detector, self.stft, waveform.shape[-1])
-        magnitude, phase = wrapper.split(waveform.detach())
+        return torch.cat([self._one(wrapper, clip[None]) for clip in waveform.detach()])
+
+    def _one(self, wrapper: RawWrapper, waveform: Tensor) -> Tensor:
+        """Explain one clip alone: rounding depends on the batch, and small divisors enlarge it."""
+        magnitude, phase = wrapper.split(waveform)
         magnitude.requires_grad_(True)
         rules = RelevanceRules(RuleSettings(self.gamma_conv, self.gamma_linear, self.epsilon, self.gates))
         with torch.enable_grad():
             rebuilt = wrapper.waveform(magnitude, phase)
             with rules:
-                logits = detector.spoof_logit(rebuilt)
+                logits = wrapper.detector.spoof_logit(rebuilt)
             return torch.autograd.grad(logits.sum(), magnitude)[0]
 
     def diagnostics(self, heatmap: Tensor, waveform: Tensor, detector: Detector, references: Tensor | None = None) -> dict[str, float]:

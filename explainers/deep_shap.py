@@ -47,10 +47,10 @@ class DeepShap(Explainer):
         """
         wrapper = RawWrapper(detector, self.stft, waveform.shape[-1])
         starts = baselines(self.baseline, wrapper, references).to(waveform)
-        ends, phases = wrapper.split(waveform.detach())
-        return torch.stack([self._one(wrapper, end, phase, starts) for end, phase in zip(ends, phases, strict=True)])
+        return torch.stack([self._one(wrapper, clip[None], starts) for clip in waveform.detach()])
 
-    def _one(self, wrapper: RawWrapper, end: Tensor, phase: Tensor, starts: Tensor) -> Tensor:
+    def _one(self, wrapper: RawWrapper, waveform: Tensor, starts: Tensor) -> Tensor:
+        (end,), (phase,) = wrapper.split(waveform)  # alone, as rounding depends on the batch and secants enlarge it
         tape: list[Step] = []
         clip = end[None], phase[None]
         with torch.no_grad(), Rescale(tape, replay=False):

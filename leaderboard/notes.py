@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from xaibench.benchmark.suite import EVERY_GAP
 from xaibench.leaderboard.rows import Board, Score, number
 from xaibench.leaderboard.words import METRICS, PRIOR, STRATIFIED, MetricWords
 
@@ -12,6 +13,8 @@ def gate(record: Mapping[str, Any]) -> str:
     passed, total = record.get("n_gated"), record.get("n_clips")
     if passed is None or total is None:
         return ""
+    if record.get("gap_gate", 2.0) <= EVERY_GAP:
+        return "Every clip counts, whether or not the detector tells the twins apart."
     gap = f"at least {record.get('gap_gate', 2.0):g} log-odds"
     return f"On {passed} of {total} clips the detector separates the twins by {gap}; only those count where its answer matters."
 

@@ -30,6 +30,9 @@ def run(
     ] = None,
     retry_errors: Annotated[bool, typer.Option("--retry-errors", help="try failed explanations again")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="start over instead of going on")] = False,
+    suite: Annotated[
+        str, typer.Option(help="protocol; grinberg2025 repeats that paper's table on whatever of its corpora is present")
+    ] = "xaibench-v1",
     report: Annotated[bool, typer.Option("--report/--no-report", help="write the HTML leaderboard at the end")] = True,
 ) -> None:
     """Explain, score and rank: prints the table with intervals and controls and writes the HTML leaderboard.
@@ -37,15 +40,17 @@ def run(
     The same command goes on where it was interrupted. Controls always run beside your explainers and cannot be removed.
     """
     from xaibench.benchmark.run import run as benchmark
+    from xaibench.cli.paper import line_up, paper_of, show_paper
     from xaibench.cli.progress import bar
-    from xaibench.cli.tasks import by_label, tasks_with_data
+    from xaibench.cli.tasks import by_label
 
-    tasks = tasks_with_data(task or ["minivoc"], data or [])
+    paper = paper_of(suite)
+    ask = line_up(paper, explainer or [], task or [], data or [], detector)
     with bar("run") as progress:
         results = benchmark(
-            explainers=explainer or [],
-            tasks=tasks,
-            detector=detector,
+            explainers=ask.explainers,
+            tasks=ask.tasks,
+            detector=ask.detector,
             detector_weights=str(detector_weights) if detector_weights else None,
             limit=limit,
             full=full,
@@ -58,12 +63,15 @@ def run(
             progress=progress,
             max_failures=max_failures,
             timeout_s=timeout,
+            suite=suite,
         )
     show(results.path)
+    if paper:
+        show_paper(paper, results, ask.notes)
     if report:
         from xaibench.leaderboard.site import build
 
-        typer.echo(f"\nreport: {build(results.path, tasks=by_label(tasks)).resolve().as_uri()}")
+        typer.echo(f"\nreport: {build(results.path, tasks=by_label(ask.tasks)).resolve().as_uri()}")
 
 
 def show(path: Path) -> None:
