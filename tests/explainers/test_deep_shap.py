@@ -1,5 +1,7 @@
 """DeepSHAP: each multiplier against its definition, additivity on whole networks, and what captum leaves out."""
 
+import warnings
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -22,7 +24,7 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def rescaled(func, clip: Tensor, references: Tensor) -> Tensor:
+def rescaled(func, clip: Tensor, references: Tensor, tolerance: float = 1e-12) -> Tensor:
     """Return the multipliers of the sum of a function's outputs."""
     tape: list = []
     with torch.no_grad(), Rescale(tape, replay=False):
@@ -30,7 +32,7 @@ def rescaled(func, clip: Tensor, references: Tensor) -> Tensor:
     points = references.clone().requires_grad_(True)
     with Rescale(tape, replay=True):
         out = func(points)
-    assert torch.allclose(out, func(references), atol=1e-12)
+    assert torch.allclose(out, func(references), atol=tolerance)
     return torch.autograd.grad(out.sum(), points)[0]
 
 
@@ -109,6 +111,19 @@ def test_secant_product_and_maximum_are_those_of_the_papers():
     assert torch.allclose(rescaled(lambda x: x[:, 0] * x[:, 1], clip, reference), mean.flip(1))
     # the reference's maximum fell from 3 to the clip's 2: it takes all of that, over its own change of -4
     assert torch.allclose(rescaled(lambda x: x.amax(1), clip, reference), torch.tensor([[0.0, 0.25]]))
+
+
+def test_shares_equal_those_of_shap_where_it_knows_every_module():
+    """An independent implementation: shap.DeepExplainer over modules whose rule it has."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what shap's imports say of matplotlib
+        shap = pytest.importorskip("shap", reason="shap is an extra: pip install 'xaibench[shap]'")
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 7), nn.Tanh(), nn.Linear(7, 5), nn.Sigmoid(), nn.Linear(5, 1)).eval()
+    clip, references = 2 * draw(1, 6).float(), 2 * draw(4, 6, seed=1).float()
+    theirs = torch.as_tensor(shap.DeepExplainer(net, references).shap_values(clip, check_additivity=False)).reshape(6)
+    ours = (rescaled(net, clip, references, tolerance=1e-6) * (clip - references)).mean(0)
+    assert torch.allclose(ours, theirs.float(), rtol=1e-4, atol=1e-5)
 
 
 def test_softmax_of_shifted_scores_is_given_nothing():
