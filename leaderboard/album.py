@@ -1,5 +1,6 @@
 """The sample pages of a board: which clips, their pictures and sounds on disk, and the cards that lead to them."""
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,10 @@ from typing import Any
 import xaibench
 from xaibench.errors import XaibenchError
 from xaibench.leaderboard import pictures
+from xaibench.leaderboard.curves import COLOURS
 from xaibench.leaderboard.pages import render
 from xaibench.leaderboard.rows import Board, Row, Run, number
-from xaibench.leaderboard.samples import Sample, Studio, choose, read_units
+from xaibench.leaderboard.samples import Choice, Sample, Studio, choose, read_units
 from xaibench.leaderboard.words import clean
 from xaibench.types import Detector, Task
 
@@ -27,44 +29,83 @@ class Card:
     value: str
 
 
-def sample_pages(
-    run: Run, board: Board, at: int, out: Path, tasks: dict[str, Task], detectors: dict[str, Detector], count: int
-) -> tuple[tuple[Card, ...], str]:
+@dataclass(frozen=True)
+class Album:
+    """The samples of one board, ready to be shown."""
+
+    samples: tuple[Sample, ...] = ()
+    leader: Row | None = None
+    why_not: str = ""
+    """Why there are none."""
+    colours: tuple[tuple[Row, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the material of sample pages comes from."""
+
+    run: Run
+    tasks: dict[str, Task]
+    detectors: dict[str, Detector]
+    curves: Sequence[Mapping[str, Any]]
+
+    def album(self, board: Board, at: int, count: int, make: Callable[["Studio", Choice, int], Sample], **options: Any) -> Album:
+        """Choose clips of a board and make what their pages show; on trouble none, and why.
+
+        Args:
+            board: The board.
+            at: Its number in the report.
+            count: Clips wanted.
+            make: Makes one sample: studio, choice, number.
+            options: Of ``Studio``.
+        """
+        recipe = board.recipes[0] if board.recipes else ""
+        leader = board.leader(recipe) or board.floor(recipe)
+        units = read_units(self.run.path, board, recipe) if leader and count else []
+        if not units or not leader:
+            return Album(why_not="the run keeps no scores of single clips.")
+        try:
+            task = _task(board, self.tasks)
+            studio = Studio(self.run, board, recipe, task, _detector(self.run, board, self.detectors), self.curves, **options)
+            made = [make(studio, choice, position) for position, choice in enumerate(choose(units, leader[0].explainer, count), start=1)]
+        except XaibenchError as error:
+            return Album(why_not=clean(error))
+        ranked = board.ranked("explainer", recipe)
+        return Album(tuple(made), leader[0], colours=tuple((row, f"c{i % COLOURS}") for i, row in enumerate(ranked)))
+
+
+def sample_pages(source: Source, board: Board, at: int, out: Path, count: int) -> tuple[tuple[Card, ...], str]:
     """Write the sample pages of a board; on trouble return none, and why."""
-    recipe = board.recipes[0] if board.recipes else ""
-    leader = board.leader(recipe) or board.floor(recipe)
-    units = read_units(run.path, board, recipe) if leader and count else []
-    if not units or not leader:
-        return (), "the run keeps no scores of single clips."
-    try:
-        task = _task(board, tasks)
-        studio = Studio(run, board, recipe, task, _detector(run, board, detectors))
-        made = [
-            (choice, _make(studio, choice, position, at, out))
-            for position, choice in enumerate(choose(units, leader[0].explainer, count), start=1)
-        ]
-    except XaibenchError as error:
-        return (), clean(error)
-    legend = pictures.legend_colours()
-    names = [f"{at}-{sample.number:02}.html" for _, sample in made]
-    for i, (_, sample) in enumerate(made):
+    album = source.album(board, at, count, lambda studio, choice, position: _make(studio, choice, position, at, out))
+    if album.leader is None:
+        return (), album.why_not
+    names = [f"{at}-{sample.number:02}.html" for sample in album.samples]
+    for i, sample in enumerate(album.samples):
         page = render(
             "sample.html",
-            sample=sample,
             section=at,
             folder=names[i].removesuffix(".html") + "/",
             before=names[i - 1] if i else "",
             after=names[i + 1] if i + 1 < len(names) else "",
-            leader=leader[0].title,
-            detector=board.detector,
-            legend=legend,
-            navigation=(),
-            root="../",
-            here="",
-            version=xaibench.__version__,
+            **body_values(album, sample, board, names[i].removesuffix(".html")),
         )
         (out / "samples" / names[i]).write_bytes(page)
-    return tuple(_card(names[i], sample, leader[0]) for i, (_, sample) in enumerate(made)), ""
+    return tuple(_card(names[i], sample, album.leader) for i, sample in enumerate(album.samples)), ""
+
+
+def body_values(album: Album, sample: Sample, board: Board, uid: str) -> dict[str, Any]:
+    """Return what the body of a sample needs, wherever it stands; ``uid`` keeps its controls apart from those of other samples."""
+    cuts = pictures.cuts()
+    return {
+        "sample": sample,
+        "leader": album.leader.title if album.leader else "",
+        "detector": board.detector,
+        "legend": pictures.legend_colours(),
+        "cuts": cuts,
+        "cut_at": next((i for i, (share, _) in enumerate(cuts) if share == "5 %"), 0),
+        "colours": album.colours,
+        "uid": uid,
+    }
 
 
 def _make(studio: Studio, choice: Any, position: int, at: int, out: Path) -> Sample:

@@ -114,3 +114,29 @@ def legend_colours() -> list[tuple[float, str]]:
     """Return the rank classes of ``heatmap_png`` as (lower share, #rrggbb), dark to light."""
     lower = [0.0, *RANKS.tolist()]
     return [(share, "#" + bytes(colour).hex()) for share, colour in zip(lower, ramp("ember", len(lower)), strict=True)]
+
+
+def cuts() -> list[tuple[str, float]]:
+    """Return the thresholds of the slider: the share of cells that stay, in words, and the luma (0..1) just under the first class kept.
+
+    The picture of a heatmap has one colour for each rank class, and lightness rises from class to class; so a threshold on luma is a
+    threshold on rank, which a filter of the page can apply to the picture that is there.
+    """
+    colours = ramp("ember", len(RANKS) + 1).astype(np.float64) / 255
+    luma = colours @ np.array([0.2126, 0.7152, 0.0722])
+    return [(f"{100 * (1 - share):.3g} %", round(float(luma[i] + luma[i + 1]) / 2, 5)) for i, share in enumerate(RANKS.tolist())]
+
+
+def webp(png: bytes, quality: int, scale: float = 1.0) -> bytes:
+    """Encode a picture again as WebP, smaller by ``scale``; transparent ones keep their exact colours."""
+    from PIL import Image
+
+    source = Image.open(io.BytesIO(png))
+    clear = "transparency" in source.info
+    picture = source.convert("RGBA" if clear else "RGB")
+    if scale != 1.0:
+        size = round(picture.width * scale), round(picture.height * scale)
+        picture = picture.resize(size, Image.Resampling.NEAREST if clear else Image.Resampling.BOX)
+    buffer = io.BytesIO()
+    picture.save(buffer, "WEBP", quality=quality, lossless=clear, method=4)
+    return buffer.getvalue()

@@ -18,6 +18,7 @@ from xaibench.types import Split
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from xaibench.leaderboard.curves import Plot
     from xaibench.leaderboard.sound import Sound
     from xaibench.tasks.masks import Truth
     from xaibench.tasks.spectrogram import STFTConfig
@@ -92,6 +93,8 @@ class Sample:
     sounds: tuple[Listen, ...]
     missing: tuple[str, ...]
     """Titles of explainers without a heatmap for this clip."""
+    plots: "tuple[Plot, ...]" = ()
+    """Faithfulness curves of this clip, where it was among those measured."""
 
 
 def read_units(run_dir: Path, board: Board, recipe: str) -> list[dict[str, Any]]:
@@ -174,18 +177,41 @@ class Studio:
         recipe: Mask recipe whose truth is drawn.
         task: Task that loads the clips.
         detector: Detector that judges what is heard, in ``eval()`` mode; ``None`` leaves its answers out.
+        curves: Records of ``read_curves``.
+        panels: Most heatmaps on a page.
+        encode: Makes a sound's file: its suffix, and the function from (T,) to bytes; lossless by default.
     """
 
-    def __init__(self, run: Run, board: Board, recipe: str, task: "Task", detector: "Detector | None"):
+    def __init__(
+        self,
+        run: Run,
+        board: Board,
+        recipe: str,
+        task: "Task",
+        detector: "Detector | None",
+        curves: Sequence[Mapping[str, Any]] = (),
+        panels: int | None = None,
+        encode: "tuple[str, Callable[[Tensor], bytes]] | None" = None,
+    ):
         from xaibench.tasks.spectrogram import DEFAULT_STFT
 
         self.run, self.board, self.recipe, self.task, self.detector = run, board, recipe, task, detector
         self.grid: STFTConfig = getattr(task, "stft", None) or DEFAULT_STFT
         self.pairs = {pair.id: pair for split in SPLITS for pair in task.pairs(split)}
-        self.order = [row for group in SHOWN for row in board.ranked(group, recipe)]
+        self.order = self._order()[:panels]
+        self.curves = [r for r in curves if (r["task"], r["detector"]) == (board.task, board.detector)]
+        self.encode = encode
         floor = board.floor(recipe)
         self.listened = [row.explainer for row in board.ranked("explainer", recipe)[:N_LISTENED]] + ([floor[0].explainer] if floor else [])
         self.slow = bool(option(run.manifest, "detectors", board.detector, "slow"))
+
+    def _order(self) -> list[Row]:
+        """Return the rows in the order of their heatmaps: explainers, the ceiling, the best control, the others."""
+        ranked = [row for group in SHOWN for row in self.board.ranked(group, self.recipe)]
+        floor, ceiling = self.board.floor(self.recipe), self.board.ceiling(self.recipe)
+        early = [found[0] for found in (ceiling, floor) if found]
+        first = [row for row in ranked if row.group == "explainer"]
+        return [*first, *early, *(row for row in ranked if row not in early and row.group != "explainer")]
 
     def make(self, number: int, choice: Choice, write: Write) -> Sample:
         """Write the assets of one sample through ``write(name, content) -> address`` and return what its page shows.
@@ -222,7 +248,13 @@ class Studio:
             panels=tuple(panels),
             sounds=tuple(self._sounds(clip, truth, chosen, write)),
             missing=tuple(missing),
+            plots=self._plots(choice),
         )
+
+    def _plots(self, choice: Choice) -> "tuple[Plot, ...]":
+        from xaibench.leaderboard.curves import plots
+
+        return tuple(plots([r for r in self.curves if r["pair"] == choice.pair], self.board, self.recipe))
 
     def _panels(self, choice: Choice, truth: "Truth", frames: int, write: Write) -> tuple[list[Panel], dict[str, "Tensor"], list[str]]:
         from xaibench.benchmark.heatmaps import read_heatmap
@@ -252,7 +284,8 @@ class Studio:
         parts = [part for _, mask in masks for part in sound.split(clip.spoof, mask, self.grid)]
         waveforms = [clip.spoof, sound.match_level(clip.bonafide, clip.spoof).waveform, *(part.waveform for part in parts)]
         answers = self._answers(waveforms)
-        files = [write(f"sound-{i:02}.flac", sound.flac_bytes(w[: clip.valid_samples])) for i, w in enumerate(waveforms)]
+        suffix, encode = self.encode or ("flac", sound.flac_bytes)
+        files = [write(f"sound-{i:02}.{suffix}", encode(w[: clip.valid_samples])) for i, w in enumerate(waveforms)]
         listens = [
             Listen("Vocoded clip", "what the detector was asked about", Track("Vocoded clip", files[0], answers[0])),
             Listen("Real twin", "the recording that it was made from", Track("Real twin", files[1], answers[1])),

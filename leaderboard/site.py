@@ -14,7 +14,7 @@ from markupsafe import Markup
 import xaibench
 from xaibench.errors import RunError
 from xaibench.leaderboard import exports, notes
-from xaibench.leaderboard.album import sample_pages
+from xaibench.leaderboard.album import Source, sample_pages
 from xaibench.leaderboard.cards import ExplainerCard, explainer_cards, task_cards
 from xaibench.leaderboard.curves import read_curves
 from xaibench.leaderboard.pages import render, source_hash, static
@@ -82,9 +82,9 @@ class _Site:
                 shutil.rmtree(self.out / name, ignore_errors=True)
         self.out.mkdir(parents=True, exist_ok=True)
         curves = read_curves(self.run.path)
-        sections = []
+        source, sections = Source(self.run, tasks, detectors, curves), []
         for number_, board in enumerate(self.run.boards):
-            cards, why = sample_pages(self.run, board, number_, self.out, tasks, detectors, samples)
+            cards, why = sample_pages(source, board, number_, self.out, samples)
             sections.append(section(self.run, board, number_, curves, cards, why))
         explainers = explainer_cards(self.run)
         figures = self._figures(sections)
@@ -94,7 +94,7 @@ class _Site:
         explained = notes.explained(self.run.boards)
         self.page("tasks.html", "tasks.html", cards=task_cards(self.run))
         self.page("metrics.html", "metrics.html", explained=[(*told, _info(told[0])) for told in explained])
-        self.page("runs.html", "runs.html", provenance=provenance(self.run), command=_command(self.run))
+        self.page("runs.html", "runs.html", provenance=provenance(self.run), command=command_of(self.run))
         self.page("about.html", "about.html", dead=f"{100 * MEANINGLESS_ABOVE:.0f}", figures=figures)
         self.page(
             "index.html",
@@ -166,7 +166,8 @@ def _info(words: MetricWords) -> Any:
         return None
 
 
-def _command(run: Run) -> str:
+def command_of(run: Run) -> str:
+    """Return the command that made a run, as a shell takes it."""
     argv = run.manifest.get("argv")
     if not isinstance(argv, list) or not argv:
         return ""

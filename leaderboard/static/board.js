@@ -13,6 +13,7 @@
   const state = new URLSearchParams(location.hash.includes("=") ? location.hash.slice(1) : "");
   const keep = (key, value) => {
     if (value) state.set(key, value); else state.delete(key);
+    if (!state.toString() && location.hash && !location.hash.includes("=")) return; // an anchor, not a state of ours
     history.replaceState(null, "", state.toString() ? `#${state}` : location.pathname + location.search);
   };
 
@@ -236,6 +237,20 @@
   for (const tab of $(".tabs > input")) {
     if (state.get(tab.name) === tab.dataset.recipe) tab.checked = true;
     tab.addEventListener("change", () => keep(tab.name, tab.dataset.recipe));
+  }
+
+  /* A threshold on rank: lightness rises with rank, so one filter cuts every heatmap of the page alike. */
+  for (const box of $(".cut")) {
+    const slide = box.querySelector("input"), told = box.querySelector("output"), cuts = JSON.parse(box.dataset.cuts);
+    const edge = document.querySelector("#cut feFuncA");
+    const apply = () => {
+      const [share, luma] = cuts[Number(slide.value)];
+      told.textContent = share;
+      slide.setAttribute("aria-valuetext", `strongest ${share}`);
+      edge.setAttribute("intercept", String(-400 * luma));
+    };
+    slide.addEventListener("input", () => { apply(); document.getElementById(slide.id.replace("slide", "cut")).checked = true; });
+    apply();
   }
 
   /* One sound at a time, one playhead over every picture, one crosshair in all of them. */

@@ -25,9 +25,10 @@ HOSTILE = [
     "x" * 5000,
 ]
 TAGS = """
+filter fecolormatrix fecomponenttransfer fefunca output pre noscript article
 html head meta title style body a header main footer script span section h1 h2 h3 p b bdi dl dt dd div input label nav br
 table caption thead tbody
-tr th td small svg g line text rect polyline ul li i code details summary figure figcaption img audio
+tr th td small svg g line text rect polyline circle ul li i code details summary figure figcaption img audio
 """
 ALLOWED = set(re.findall(r"\w+", TAGS))
 MEASURED = (
