@@ -46,6 +46,31 @@ class Row:
     title: str
     group: Group
     scores: Mapping[tuple[str, str, str, str, str], Score] = field(repr=False)
+    origin: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """Of a submitted row: track, isolation, coverage."""
+
+    @property
+    def badge(self) -> str:
+        """Say where a submitted row comes from; empty for rows that the harness explained itself."""
+        if not self.origin:
+            return ""
+        track = {"results": "A · reported by its author", "heatmaps": "B · heatmaps", "code": "C · code"}.get(
+            str(self.origin.get("track")), ""
+        )
+        covered, asked = self.origin.get("covered", 0), self.origin.get("asked", 0)
+        parts = (
+            track,
+            str(self.origin.get("isolation") or ""),
+            "reproduced" if self.origin.get("reproduced") else "",
+            f"partial {covered} of {asked}" if covered < asked else "",
+            "" if self.vouched_for else "not isolated",
+        )
+        return " · ".join(part for part in parts if part)
+
+    @property
+    def vouched_for(self) -> bool:
+        """Whether code of this row was isolated, or there was none to isolate; other rows are greyed."""
+        return bool(self.origin.get("trusted", True))
 
     def score(self, name: str, *, recipe: str = "", polarity: str = "declared", occluder: str = "", part: str = "all") -> Score | None:
         """Return a score, or ``None`` where it was not measured; a metric that knows no recipe answers for every recipe."""
@@ -175,14 +200,17 @@ def boards(summary: Mapping[str, Any]) -> tuple[Board, ...]:
     for record in summary.get("rows", []):
         groups.setdefault((str(record["task"]), str(record["detector"])), []).append(record)
     recipes = {record.get("name"): record.get("recipes", []) for record in summary.get("tasks", []) if isinstance(record, dict)}
+    origins = summary.get("origins") or {}
     facts = {(r.get("task"), r.get("detector")): r for r in summary.get("detectors", []) if isinstance(r, dict)}
     return tuple(
-        _board(task, detector, records, recipes.get(task, []), facts.get((task, detector), {}))
+        _board(task, detector, records, recipes.get(task, []), facts.get((task, detector), {}), origins)
         for (task, detector), records in groups.items()
     )
 
 
-def _board(task: str, detector: str, records: list[Mapping[str, Any]], recipes: list[str], facts: Mapping[str, Any]) -> Board:
+def _board(
+    task: str, detector: str, records: list[Mapping[str, Any]], recipes: list[str], facts: Mapping[str, Any], origins: Mapping[str, Any]
+) -> Board:
     explainers: dict[str, list[Mapping[str, Any]]] = {}
     for record in records:
         explainers.setdefault(str(record["explainer"]), []).append(record)
@@ -192,7 +220,7 @@ def _board(task: str, detector: str, records: list[Mapping[str, Any]], recipes: 
         found = dict.fromkeys(str(r[name]) for r in records if r.get(name))
         return tuple(dict.fromkeys([*(value for value in first if value in found), *found]))
 
-    rows = tuple(_row(name, found) for name, found in explainers.items())
+    rows = tuple(_row(name, found, origins.get(name, {})) for name, found in explainers.items())
     occluders = seen("occluder", facts.get("occluders", []))
     return Board(task, detector, seen("recipe", recipes), occluders, seen("metric"), _slices(seen("slice")), rows, facts)
 
@@ -202,7 +230,7 @@ def _slices(found: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(found, key=lambda part: (order.get(part, 3), part)))
 
 
-def _row(name: str, records: list[Mapping[str, Any]]) -> Row:
+def _row(name: str, records: list[Mapping[str, Any]], origin: Mapping[str, Any]) -> Row:
     first = records[0]
     group: Group = "oracle" if first.get("oracle") else "control" if first.get("control") else "explainer"
     names = Score.__dataclass_fields__
@@ -212,7 +240,7 @@ def _row(name: str, records: list[Mapping[str, Any]]) -> Row:
         )
         for r in records
     }
-    return Row(name, str(first.get("title") or name), group, scores)  # type: ignore[arg-type]
+    return Row(name, str(first.get("title") or name), group, scores, origin)  # type: ignore[arg-type]
 
 
 def verdict(row: Row, board: Board, recipe: str, *, named: bool = False) -> str:

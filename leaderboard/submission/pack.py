@@ -128,7 +128,7 @@ def pack_code(project: str | Path, out: str | Path, facts: Mapping[str, Any]) ->
     Raises:
         SubmissionError: If the facts break a rule, or there is no such module.
     """
-    card = checked_card({**facts, "track": "code"})
+    card = checked_card({**facts, **_fingerprints(facts), "track": "code"})
     module = card.code.entry.partition(":")[0] if card.code else ""
     found = sorted(p for p in Path(project).rglob(f"{module}.py") if "tests" not in p.parts and not p.is_symlink())
     if len(found) != 1:
@@ -137,6 +137,18 @@ def pack_code(project: str | Path, out: str | Path, facts: Mapping[str, Any]) ->
     beside = (p for p in sorted(found[0].parent.iterdir()) if p.suffix in suffixes and p.is_file() and not p.is_symlink())
     files = {f"code/{p.name}": p.read_bytes() for p in beside if p.name not in ("setup.py", "conftest.py", "__init__.py")}
     return write_package(out, card, files)
+
+
+def _fingerprints(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Complete task and detector by the hashes of those at hand, where the card gives their names alone."""
+    from xaibench.registry import DETECTORS, TASKS
+
+    found = {}
+    for key, registry in (("task", TASKS), ("detector", DETECTORS)):
+        subject = facts.get(key)
+        if isinstance(subject, Mapping) and set(subject) == {"name"} and isinstance(subject["name"], str):
+            found[key] = {**subject, "fingerprint": registry.load(subject["name"]).fingerprint()}
+    return found
 
 
 def write_package(out: str | Path, card: Card, files: Mapping[str, bytes]) -> Path:

@@ -14,6 +14,11 @@ import pytest
 Check = Callable[..., None]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option of the validator of results (see ``xaibench.leaderboard.submission.results_suite``)."""
+    parser.addoption("--xaibench-results", default=".", help="repository of results to validate (default: the working directory)")
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run tests that ask for ``any_explainer`` or ``any_detector`` over all registered names."""
     from xaibench.registry import DETECTORS, EXPLAINERS

@@ -5,7 +5,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from xaibench.cli import check, compare, data, doctor, explain, gate, report, run, score, show, submit, train, vocode
+from xaibench.cli import check, compare, data, doctor, explain, gate, new, report, run, score, show, submit, train, verify, vocode
 from xaibench.errors import ExitCode, XaibenchError
 
 app = typer.Typer(
@@ -26,10 +26,12 @@ app.command("info")(show.info)
 app.command("explain")(explain.explain)
 app.command("check")(check.check)
 app.command("doctor")(doctor.doctor)
+app.command("verify")(verify.verify)
 app.command("vocode")(vocode.vocode)
 app.add_typer(data.app, name="data")
 app.add_typer(train.app, name="train")
 app.add_typer(submit.app, name="submit")
+app.add_typer(new.app, name="new")
 
 
 def main() -> NoReturn:

@@ -161,3 +161,68 @@ def run(
         target = out or Path("submitted") / f"{opened.card.name}-{opened.card.version}"
         results = judge(opened, place, target, given=given, full=full, limit=limit, jobs=jobs, progress=progress)
     _show(results.path)
+
+
+Repository = Annotated[Path, typer.Option("--repository", help="clone of a repository of results")]
+
+
+@app.command("track")
+def track(package: PackageFile) -> None:
+    """Print the track of a package: heatmaps or code."""
+    from xaibench.leaderboard.submission.package import Package
+
+    with Package(package) as opened:
+        typer.echo(opened.card.track)
+
+
+@app.command("known")
+def known(package: PackageFile, repository: Repository = Path()) -> None:
+    """Succeed where a repository of results holds a record of the package, else end with code 1."""
+    from xaibench.leaderboard.submission.package import Package
+    from xaibench.leaderboard.submission.quota import records
+
+    with Package(package) as opened:
+        if opened.sha256 not in {record.origin.package_sha256 for record in records(repository)}:
+            raise typer.Exit(1)
+
+
+@app.command("sign")
+def sign(
+    package: PackageFile,
+    run: Annotated[Path, typer.Option("--run", help="run folder in which the package was scored")],
+    author: Annotated[str, typer.Option(help="account that sent it, as the forge knows it; counts for the quota")],
+    repository: Repository = Path(),
+    commitment: Annotated[Path | None, typer.Option(help="published commitment of a hidden split")] = None,
+    reproduced: Annotated[bool, typer.Option("--reproduced", help="a maintainer made the explanations again")] = False,
+) -> None:
+    """Write the record of a scored package into a repository of results, under the key in XAIBENCH_SIGNING_KEY."""
+    from xaibench.leaderboard.submission.package import Package
+    from xaibench.leaderboard.submission.signing import sign as record
+
+    with Package(package) as opened:
+        typer.echo(str(record(opened, run, repository, author, commitment=commitment, reproduced=reproduced)))
+
+
+@app.command("pr")
+def pr(package: PackageFile, repository: Repository = Path()) -> None:
+    """Put a package on a branch of a clone, ready for a pull request; on failure the clone is left as it was."""
+    from xaibench.leaderboard.submission.repository import prepare_branch
+
+    branch = prepare_branch(package, repository)
+    typer.echo(f"branch {branch} is ready: git -C {repository} push -u origin {branch}, then open a pull request")
+
+
+@app.command("commit")
+def commit(
+    task: Annotated[str, typer.Argument(help="task whose masks are promised")] = "hidden",
+    public: Annotated[Path, typer.Option(help="file to publish at once")] = Path("commitment.json"),
+    secret: Annotated[Path, typer.Option(help="file to keep with the masks until the split retires")] = Path("reveal.json"),
+) -> None:
+    """Promise the masks of a hidden split before anybody is scored on them."""
+    from xaibench.leaderboard.submission.commitment import commit as promise
+    from xaibench.leaderboard.submission.commitment import write_commitment
+    from xaibench.registry import TASKS
+
+    made, kept = promise(TASKS.load(task))
+    write_commitment(made, kept, public, secret)
+    typer.echo(f"{made.masks} masks of {made.task} under root {made.root}; publish {public}, keep {secret} to yourself")
