@@ -18,6 +18,7 @@ from xaibench.benchmark.finish import directions
 from xaibench.benchmark.suite import Suite, suite_by_name
 from xaibench.benchmark.summary import SummaryRow
 from xaibench.benchmark.threads import one_thread
+from xaibench.benchmark.units import clean, first_line
 from xaibench.errors import SubmissionError, UnknownNameError
 from xaibench.leaderboard.submission.card import write_card
 from xaibench.leaderboard.submission.package import Package
@@ -28,7 +29,9 @@ CARD = "submission.toml"
 MADE_AGAIN = ("mean", "n", "n_total", "n_undefined", "n_failed")
 """Fields of a row that follow from the values of single clips without drawing anything."""
 TOLERANCE = 1e-9
-DRAWS = 50
+DRAWS = 100
+"""Intervals are not compared: who made them drew ten thousand times."""
+MAX_UNITS_BYTES = 1 << 28
 
 
 def problems_of(folder: Path, *, key: bytes | None = None, suite: Suite | None = None) -> list[str]:
@@ -77,13 +80,17 @@ def _values(folder: Path, record: Record, suite: Suite) -> Iterator[str]:
         if path.exists() or record.units_sha256:
             yield f"{UNITS} must not be published for a hidden split, got it"
         return
-    if not path.is_file() or sha256(path.read_bytes()).hexdigest() != record.units_sha256:
+    if not path.is_file() or path.stat().st_size > MAX_UNITS_BYTES or sha256(path.read_bytes()).hexdigest() != record.units_sha256:
         yield f"{UNITS} must be the file that the record names, got another or none"
         return
     import pyarrow.parquet
 
-    units = pyarrow.parquet.ParquetFile(path).read().to_pylist()
-    yield from _compare(record, _made_again(units, record, suite))
+    try:
+        again = _made_again(pyarrow.parquet.ParquetFile(path).read().to_pylist(), record, suite)
+    except Exception as error:  # a file from outside may hold anything
+        yield f"{UNITS} must be a table of the harness, got {type(error).__name__}: {clean(first_line(error))}"
+        return
+    yield from _compare(record, again)
 
 
 def _made_again(units: Sequence[Mapping[str, Any]], record: Record, suite: Suite) -> dict[tuple[str, ...], SummaryRow]:
