@@ -10,6 +10,7 @@ from xaibench.benchmark.units import clean
 from xaibench.errors import SubmissionError
 
 MAX_LINE = 4000
+MAX_ENTRIES = 20_000
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -39,6 +40,8 @@ def read_index(content: bytes) -> dict[Key, Entry]:
     for number, line in enumerate(content.split(b"\n"), start=1):
         if not line.strip():
             continue
+        if len(found) >= MAX_ENTRIES:
+            raise SubmissionError(f"index.jsonl must have at most {MAX_ENTRIES} entries, got more; split the task")
         entry = _entry(line, number)
         if (entry.id, entry.recipe) in found:
             raise SubmissionError(f"ids in index.jsonl must be distinct, got {clean(entry.id)!r} again in line {number}; remove one")

@@ -81,7 +81,7 @@ def _card(results: Results, records: list[Explanation], facts: Mapping[str, Any]
     detector = next(row for row in summary.detectors if row.task == unit.clip.task)
     method = unit.identity["explainer"]
     known = {
-        "name": method["name"],
+        "name": method["name"].partition("@")[0],  # of a row that was itself a submission
         "version": method["version"],
         "suite": summary.suite,
         "polarity": unit.polarity,

@@ -5,7 +5,9 @@ import os
 import platform
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from xaibench.errors import XaibenchError
 from xaibench.registry import REGISTRIES
@@ -13,14 +15,18 @@ from xaibench.registry import REGISTRIES
 PACKAGES = ("torch", "torchaudio", "captum", "numpy", "scipy", "pandas", "soundfile", "pyworld", "accelerate", "diffusers")
 
 
-def doctor() -> None:
+def doctor(
+    isolation: Annotated[
+        bool, typer.Option("--isolation", help="also try each level at which other people's code could be shut in")
+    ] = False,
+) -> None:
     """Show versions, processors, disk, data folders, optional parts and broken plugins."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table.grid(padding=(0, 2))
-    for label, value in [*_machine(), *_folders(), *_packages(), *_plugins()]:
+    for label, value in [*_machine(), *_folders(), *_packages(), *_plugins(), *(_isolation() if isolation else ())]:
         table.add_row(Text(label, style="dim"), Text(str(value)))
     Console(highlight=False).print(table)
 
@@ -39,6 +45,13 @@ def _machine() -> list[tuple[str, Any]]:
         ("gpu", gpu),
         ("espeak-ng", shutil.which("espeak-ng") or "missing (only needed to make the embedded train split again)"),
     ]
+
+
+def _isolation() -> list[tuple[str, Any]]:
+    from xaibench.leaderboard.sandbox.ladder import JAILS
+    from xaibench.leaderboard.sandbox.probe import probe
+
+    return [(f"isolation L{jail.level}", f"{jail.name}: {probe(jail).problem or 'holds'}") for jail in JAILS]
 
 
 def _folders() -> list[tuple[str, Any]]:

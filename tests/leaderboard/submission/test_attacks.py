@@ -402,4 +402,29 @@ def test_reading_an_index_of_the_largest_size_is_quick():
     lines = b"\n".join(json.dumps({"id": f"clip-{i}", "sha256": "0" * 64}).encode() for i in range(archive.MAX_MEMBERS))
     start = time.process_time()
     assert len(read_index(lines)) == archive.MAX_MEMBERS
+    with pytest.raises(SubmissionError, match="at most 20000 entries"):
+        read_index(lines + b'\n{"id": "one more", "status": "failed"}')
+    assert time.process_time() - start < 4
+
+
+SLOW = {
+    "dotted": "a." * 8000 + "b = 1",
+    "inline": "x = " + "{a=" * 5000,
+    "tables": "\n".join(f"[a{i}.b]" for i in range(1500)),
+    "quotes": 'x = """' + '" ' * 8000,
+    "keys": "\n".join(f"k{i} = 1" for i in range(1500)),
+    "times": "x = [" + "1979-05-27T07:32:00Z," * 700 + "]",
+    "comment": "# " + "x" * 16000,
+    "deep tables": "[" + "a." * 8000 + "a]",
+}
+
+
+@pytest.mark.parametrize("text", SLOW.values(), ids=SLOW.keys())
+def test_a_card_made_to_be_slow_is_refused_in_time(text):
+    import time
+
+    start = time.process_time()
+    assert len(text) < archive.MAX_CARD_BYTES
+    with pytest.raises(SubmissionError):
+        read_card(text.encode())
     assert time.process_time() - start < 2
