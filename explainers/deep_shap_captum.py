@@ -33,7 +33,8 @@ class DeepShapCaptum(DeepShap):
         maps = []
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # captum announces its hooks each time
-            for end, phase in zip(*wrapper.split(waveform.detach()), strict=True):
+            for clip in waveform.detach():
+                (end,), (phase,) = wrapper.split(clip[None])  # alone, as rounding depends on the batch and quotients enlarge it
                 total = torch.zeros_like(end)
                 for chunk in torch.split(starts, self.chunk_size):
                     pair = chunk if len(chunk) > 1 else chunk.repeat(2, 1, 1)  # captum asks for two at least

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from xaibench.errors import NotApplicableError
-from xaibench.explainers.operations import CONVOLUTIONS, ELEMENTWISE, PRODUCTS, QUOTIENTS, Function, replace_gradient, varying
+from xaibench.explainers.operations import CONVOLUTIONS, ELEMENTWISE, PRODUCTS, QUOTIENTS, Function, replace_gradient, varying, with_slopes
 
 Rule = Callable[[str, Function, tuple[Any, ...], "Step", Tensor], Tensor]
 CLOSE = 1e-3
@@ -53,10 +53,10 @@ def elementwise(name: str, func: Function, args: tuple[Any, ...], clip: Step, ou
     if varying(rest):
         return straight(name, func, args, clip, out)
     pairs = x.detach(), out.detach(), like(clip.inputs[0], x), like(clip.output, out)
-    return replace_gradient(out, x * secant(lambda v: func(v, *rest), *pairs, whole=any(map(torch.is_tensor, rest))))
+    return with_slopes(out, (x.expand_as(out), secant(lambda v: func(v, *rest), *pairs)))
 
 
-def secant(func: Function, x: Tensor, y: Tensor, x0: Tensor, y0: Tensor, whole: bool = False) -> Tensor:
+def secant(func: Function, x: Tensor, y: Tensor, x0: Tensor, y0: Tensor) -> Tensor:
     """Return ``(y0 - y) / (x0 - x)``, or the slope halfway where the inputs all but agree.
 
     Args:
@@ -65,18 +65,16 @@ def secant(func: Function, x: Tensor, y: Tensor, x0: Tensor, y0: Tensor, whole: 
         y: Their outputs.
         x0: Inputs of the clip, of the same shape.
         y0: Its outputs.
-        whole: Whether ``func`` must be given whole tensors.
     """
     change = x0 - x
     close = change.abs() <= CLOSE * (x0.abs() + x.abs())
-    ratio = (y0 - y) / torch.where(close, torch.ones_like(change), change)
     if not bool(close.any()):
-        return ratio
-    with torch.enable_grad():
-        halfway = (x + x0) / 2 if whole else (x[close] + x0[close]) / 2
-        halfway.requires_grad_(True)
-        slope = torch.autograd.grad(func(halfway).sum(), halfway)[0].nan_to_num(0, 0, 0)
-    return torch.where(close, slope, ratio) if whole else ratio.masked_scatter(close, slope)
+        return (y0 - y).div_(change)
+    ratio = (y0 - y).div_(change.masked_fill_(close, 1))
+    with torch.enable_grad():  # of all numbers: picking out the few that need it takes longer
+        halfway = ((x + x0) / 2).requires_grad_(True)
+        slope = torch.autograd.grad(func(halfway).sum(), halfway)[0].nan_to_num_(0, 0, 0)
+    return torch.where(close, slope, ratio)
 
 
 def product(name: str, func: Function, args: tuple[Any, ...], clip: Step, out: Tensor) -> Tensor:
@@ -141,12 +139,12 @@ def maximum(_name: str, _func: Function, args: tuple[Any, ...], clip: Step, out:
     """
     values, here = args
     there, top, top0 = like(clip.inputs[1], here), out.detach(), like(clip.output, out)
-    fixed, fixed0 = values.detach(), like(clip.inputs[0], values)
-    rise, fall = top0 - fixed.gather(-1, there), top - fixed0.gather(-1, here)  # both at least the change of the maximum
+    risen, fixed0 = values.gather(-1, there), like(clip.inputs[0], values)
+    rise, fall = top0 - risen.detach(), top - fixed0.gather(-1, here)  # both at least the change of the maximum
     equal = (top == top0) * 0.5
     up = torch.where(top0 > top, (top0 - top) / rise, equal)
     down = torch.where(top > top0, (top - top0) / fall, equal)
-    return replace_gradient(out, up * values.gather(-1, there) + down * values.gather(-1, here))
+    return with_slopes(out, (risen, up), (out, down))
 
 
 def selection(_name: str, _func: Function, args: tuple[Any, ...], clip: Step, out: Tensor) -> Tensor:

@@ -45,6 +45,17 @@ def test_explainer(any_explainer: str):
         pytest.skip(str(error))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("detector", ["wav2vec2_aasist_tiny", "aasist_l"])
+def test_explainer_on_other_detectors(any_explainer: str, detector: str):
+    explained = load(DETECTORS, detector, weights="random")
+    explainer = load(EXPLAINERS, any_explainer, **CHEAP.get(any_explainer, {}))
+    try:
+        require(check_explainer(explainer, explained, samples=example_clips(SAMPLES)), any_explainer)
+    except NotApplicableError as error:
+        pytest.skip(str(error))
+
+
 def test_detector(any_detector: str):
     detector = load(DETECTORS, any_detector, **UNTRAINED.get(any_detector, {}))
     samples = example_clips(SAMPLES) if any_detector in UNTRAINED else None
