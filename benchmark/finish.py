@@ -1,6 +1,7 @@
 """The end of a run: records to tables, tables to the summary."""
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from statistics import median
 from typing import TYPE_CHECKING
@@ -8,20 +9,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xaibench.benchmark.aggregate import Aggregator, finite
+from xaibench.benchmark.causal import quality
 from xaibench.benchmark.metrics.ranking import auroc, rank
 from xaibench.benchmark.results import write_summary, write_tables
 from xaibench.benchmark.summary import DetectorRow, Summary, SummaryRow
 from xaibench.benchmark.threads import one_thread
 from xaibench.benchmark.tidy import Tidy
+from xaibench.benchmark.units import Score
 from xaibench.registry import METRICS
 from xaibench.types import Task
 
 if TYPE_CHECKING:
     from xaibench.benchmark.session import Session
-    from xaibench.benchmark.suite import Curves
+    from xaibench.benchmark.suite import Causal, Curves
 
 
-def finish(session: "Session", curves: "dict[str, Curves]", slow: dict[str, bool]) -> None:
+def finish(session: "Session", curves: "dict[str, Curves]", slow: dict[str, bool], causal: "dict[str, Causal] | None" = None) -> None:
     """Write the parquet tables and ``summary.json`` of a session.
 
     Raises:
@@ -47,7 +50,7 @@ def finish(session: "Session", curves: "dict[str, Curves]", slow: dict[str, bool
         }
         for label, task in sorted(world.tasks.items())
     )
-    detectors = tuple(_detector(session, task, curves.get(task), slow) for task in sorted(world.tasks))
+    detectors = tuple(_detector(session, task, curves.get(task), slow, (causal or {}).get(task)) for task in sorted(world.tasks))
     summary = Summary(
         run=plan.id,
         suite=world.suite.name,
@@ -73,10 +76,10 @@ def _noted(row: SummaryRow, task: Task) -> SummaryRow:
 def directions() -> dict[str, bool]:
     """Return whether higher is better, for every metric in which explainers compete."""
     infos = [METRICS.get(name).info for name in METRICS.names()]
-    return {info.name: info.higher_is_better for info in infos if info.family in ("localization", "faithfulness", "complexity")}
+    return {info.name: info.higher_is_better for info in infos if info.family in ("localization", "faithfulness", "causal", "complexity")}
 
 
-def _detector(session: "Session", task: str, curves: "Curves | None", slow: dict[str, bool]) -> DetectorRow:
+def _detector(session: "Session", task: str, curves: "Curves | None", slow: dict[str, bool], causal: "Causal | None") -> DetectorRow:
     """Describe the twins' log-odds: how well the detector tells them apart on these clips, and how many pass the gate."""
     world = session.world
     label = world.detector_of[task]
@@ -98,7 +101,21 @@ def _detector(session: "Session", task: str, curves: "Curves | None", slow: dict
         curve_clips=len(session.curve_clips(task, curves)) if curves else 0,
         curve_steps=curves.steps if curves else 0,
         occluders=curves.occluders if curves else (),
+        causal=quality(_one_per_clip(session, task), causal.domains) if causal else (),
     )
+
+
+def _one_per_clip(session: "Session", task: str) -> Iterator[Score]:
+    """Yield one record of the causal stage for each clip and domain: all of them say the same of the truth."""
+    for clip, units in zip(session.plan.clips, session.plan.units, strict=True):
+        if clip.ref.task != task:
+            continue
+        found: dict[str, Score] = {}
+        for item in (item for unit in units for item in session.items.get(unit.key, ()) if item.stage == "causal"):
+            score = session.scores.get(item.key)
+            if score is not None and score.status == "ok":
+                found.setdefault(item.occluder, score)
+        yield from found.values()
 
 
 def _auc(pairs: list[tuple[float, float]]) -> float | None:

@@ -27,6 +27,8 @@ class Request:
     jobs: int
     detector_weights: str | None
     faithfulness: bool = True
+    causal: bool | None = None
+    """Whether the causal truth was asked for; ``None`` for what the tier says."""
 
 
 def describe(world: World, plan: Plan, request: Request, slow: dict[str, bool]) -> dict[str, Any]:
@@ -43,6 +45,7 @@ def describe(world: World, plan: Plan, request: Request, slow: dict[str, bool]) 
         "jobs": request.jobs,
         "detector_weights": request.detector_weights,
         "faithfulness": request.faithfulness,
+        "causal": request.causal,
         "tasks": {label: _task(world, plan, label) for label in world.tasks},
         "detectors": {
             label: {"fingerprint": detector.fingerprint(), "slow": slow.get(label, False)} for label, detector in world.detectors.items()

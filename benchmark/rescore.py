@@ -16,7 +16,7 @@ from xaibench.benchmark.journal import Journal
 from xaibench.benchmark.plan import Plan, plan_of, truths
 from xaibench.benchmark.progress import Drain, Progress, Ticker
 from xaibench.benchmark.results import Results
-from xaibench.benchmark.run import curves_of, job_count
+from xaibench.benchmark.run import causal_of, curves_of, job_count
 from xaibench.benchmark.session import Session
 from xaibench.benchmark.suite import Suite, TierName, checked_suite
 from xaibench.benchmark.units import Explanation
@@ -35,6 +35,7 @@ def rescore(  # noqa: PLR0913 (the options of a command)
     recipes: Sequence[str] = (),
     full: bool | None = None,
     faithfulness: bool | None = None,
+    causal: bool | None = None,
     jobs: int | None = None,
     retry_errors: bool = False,
     progress: Progress | None = None,
@@ -49,6 +50,7 @@ def rescore(  # noqa: PLR0913 (the options of a command)
         recipes: Further mask recipes beside those of the run.
         full: Whether to use the full tier's curves; by default as the run did.
         faithfulness: Whether to measure curves; by default as the run did.
+        causal: Whether to compare with the causal truth; by default as the run did.
         jobs: Worker processes.
         retry_errors: Try failed scorings again.
         progress: Called with work done and work in all.
@@ -75,11 +77,15 @@ def rescore(  # noqa: PLR0913 (the options of a command)
         curves = {task: curves_of(world.tasks[task], budget, slow[name]) for task, name in world.detector_of.items() if wanted}
         folder.forget_done()
         session.listen()
-        session.score(curves, retry_errors)
+        truths = causal_of(world, budget, slow, manifest.get("causal") if causal is None else causal)
+        session.score(curves, retry_errors, truths)
         if drain.requested:
             raise KeyboardInterrupt(f"interrupted; the same command goes on in {path}")
-        folder.write_json(MANIFEST, _scored(manifest, world, plan, faithfulness=wanted))
-        finish(session, curves, slow)
+        folder.write_json(
+            MANIFEST,
+            _scored({**manifest, "causal": manifest.get("causal") if causal is None else causal}, world, plan, faithfulness=wanted),
+        )
+        finish(session, curves, slow, truths)
         folder.write(DONE, f"{plan.id}\n".encode())
     return Results.read(path)
 

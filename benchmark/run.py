@@ -21,7 +21,7 @@ from xaibench.benchmark.plan import Plan, make_plan
 from xaibench.benchmark.progress import Drain, Progress, Ticker
 from xaibench.benchmark.results import Results
 from xaibench.benchmark.session import Session
-from xaibench.benchmark.suite import Budget, Curves, Suite, TierName, checked_suite
+from xaibench.benchmark.suite import ON_REQUEST, Budget, Causal, Curves, Suite, TierName, checked_suite
 from xaibench.benchmark.threads import one_thread
 from xaibench.benchmark.units import FAILED
 from xaibench.benchmark.world import World, label_of, load_detectors, load_explainers, load_tasks
@@ -50,6 +50,7 @@ def run(  # noqa: PLR0913 (the options of the main command)
     max_failures: int | None = None,
     timeout_s: float | None = None,
     given: Given | None = None,
+    causal: bool | None = None,
 ) -> Results:
     """Explain the tasks with the explainers and all controls, score every heatmap, and write the run folder.
 
@@ -73,6 +74,7 @@ def run(  # noqa: PLR0913 (the options of the main command)
         max_failures: Failed explanations of the explainers asked for that are tolerated; ``None`` for any number.
         timeout_s: Longest time for one explanation; ``None`` for any.
         given: Explanations of one more row that were made elsewhere.
+        causal: Whether to measure the causal truth; by default what the tier says.
 
     Returns:
         The results, read from the folder.
@@ -97,7 +99,7 @@ def run(  # noqa: PLR0913 (the options of the main command)
         raise ValueError(f"limit must be at least 1, got {limit}; leave it out for the whole tier")
     plan = make_plan(world, budget, tier, limit, recipes)
     world.locate(here / (out if out is not None else Path("runs") / default_name(world, plan)))
-    request = Request(limit, seed, device, job_count(jobs, device), str(detector_weights or "") or None, faithfulness)
+    request = Request(limit, seed, device, job_count(jobs, device), str(detector_weights or "") or None, faithfulness, causal)
     with RunFolder(world.folder, fresh) as folder, Journal(world.folder / JOURNAL) as journal, Drain() as drain:
         slow = _slow(world, folder)
         folder.forget_done()
@@ -107,10 +109,11 @@ def run(  # noqa: PLR0913 (the options of the main command)
             session.take_given(given, label_of(given.explainer))
         session.explain(retry_errors)
         curves = {task: curves_of(world.tasks[task], budget, slow[name]) for task, name in world.detector_of.items() if faithfulness}
-        session.score(curves, retry_errors)
+        truths = causal_of(world, budget, slow, causal)
+        session.score(curves, retry_errors, truths)
         if drain.requested:
             raise KeyboardInterrupt(f"interrupted; the same command goes on in {world.folder}")
-        finish(session, curves, slow)
+        finish(session, curves, slow, truths)
         folder.write(DONE, f"{plan.id}\n".encode())
     _judge(session, max_failures)
     return Results.read(world.folder)
@@ -120,6 +123,17 @@ def curves_of(task: Task, budget: Budget, slow: bool) -> Curves:
     """Return the curves that a budget gives to a task; where there are no twins, without occluders that need them."""
     curves = budget.slow_curves if slow else budget.curves
     return curves.without_twins() if task.truth in ("time", "none") else curves
+
+
+def causal_of(world: World, budget: Budget, slow: dict[str, bool], wanted: bool | None) -> dict[str, Causal]:
+    """Return the budget of the causal truth for each task that has twins; empty where none is wanted."""
+    fast, long = budget.causal, budget.slow_causal
+    if wanted and fast is None:
+        fast, long = ON_REQUEST
+    if wanted is False or fast is None:
+        return {}
+    found = {task: (long or fast) if slow[name] else fast for task, name in world.detector_of.items()}
+    return {task: chosen for task, chosen in found.items() if world.tasks[task].truth not in ("time", "none")}
 
 
 def _world(

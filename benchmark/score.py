@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from xaibench.benchmark.causal import REFERENCE, Reference
+from xaibench.benchmark.causal import config as causal_config
 from xaibench.benchmark.curves import pack
 from xaibench.benchmark.explain import verdict
 from xaibench.benchmark.heatmaps import read_heatmap
@@ -21,17 +23,17 @@ from xaibench.benchmark.metrics.target import Target
 from xaibench.benchmark.observe import Meter
 from xaibench.benchmark.plan import PlannedClip
 from xaibench.benchmark.source import source_hash
-from xaibench.benchmark.suite import Curves
+from xaibench.benchmark.suite import Causal, Curves
 from xaibench.benchmark.units import Explanation, Score, Unit
 from xaibench.benchmark.world import World
 from xaibench.tasks.masks import recipe as named_recipe
 from xaibench.tasks.masks import truth
 from xaibench.tasks.recipes import TIME
-from xaibench.tasks.spectrogram import magnitude, valid_cells
+from xaibench.tasks.spectrogram import STFTConfig, magnitude, valid_cells
 from xaibench.types import Clip, content_hash
 
 BOTH = ("declared", "magnitude")
-Stage = Literal["localization", "faithfulness"]
+Stage = Literal["localization", "faithfulness", "causal"]
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,14 @@ class ScoreItem:
     polarity: str
     occluder: str = ""
     steps: int = 0
+    """Of a curve; for the causal truth its pairs of permutations."""
     soft: bool = False
     shown: tuple[str, ...] = BOTH
     """Polarities under which the values are shown: more than one where they are the same."""
     absolute: bool = False
     """Whether the magnitude of the map is scored, by polarity or because the explainer declares it."""
+    reference: bool = False
+    """Whether the causal truth's own map is scored in the place of the stored one."""
 
 
 def localization_items(explanation: Explanation, recipes: Sequence[str]) -> Iterator[ScoreItem]:
@@ -96,6 +101,30 @@ def faithfulness_items(explanation: Explanation, curves: Curves, area_budgets: S
             )
 
 
+def causal_items(explanation: Explanation, budget: Causal, gap: float, stft: STFTConfig) -> Iterator[ScoreItem]:
+    """List the scores against the causal truth that a finished explanation needs, one for each domain and polarity."""
+    unit = explanation.unit
+    reference = unit.explainer == REFERENCE
+    shared = {"unit": explanation.key, "heatmap": explanation.heatmap_sha256, "code": _code("causal"), "reference": reference}
+    for polarity, shown in polarities(explanation, budget.polarities):
+        for name in budget.domains:
+            settings = causal_config(name, budget.permutation_pairs, gap, stft)
+            identity = {"stage": "causal", **shared, "truth": settings.content_hash(), "polarity": polarity}
+            yield ScoreItem(
+                content_hash(identity),
+                explanation.key,
+                explanation.heatmap_sha256,
+                "causal",
+                "",
+                polarity,
+                name,
+                budget.permutation_pairs,
+                shown=shown,
+                absolute=_absolute(unit, polarity) and not reference,
+                reference=reference,
+            )
+
+
 def polarities(explanation: Explanation, asked: tuple[str, ...]) -> list[tuple[str, tuple[str, ...]]]:
     """Return the polarities to score, each with those under which it is shown.
 
@@ -129,6 +158,7 @@ class ClipScorer:
         self.stft = world.stft(planned.ref.task)
         self._targets: dict[str, Target] = {}
         self._probes: dict[str, Probe] = {}
+        self._references: dict[tuple[str, int], Reference] = {}
         self._heatmap: tuple[str, Tensor] | None = None
 
     def score(self, item: ScoreItem) -> Score:
@@ -140,7 +170,7 @@ class ClipScorer:
             with meter:
                 heatmap = self._read(item.heatmap_sha256)
                 heatmap = heatmap.abs() if item.absolute else heatmap
-                found = self._localize(item, heatmap) if item.stage == "localization" else self._perturb(item, heatmap)
+                found = {"localization": self._localize, "faithfulness": self._perturb, "causal": self._compare}[item.stage](item, heatmap)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a damaged heatmap or a detector that fails on an occluded clip must not end the run
@@ -185,6 +215,14 @@ class ClipScorer:
     def _perturb(self, item: ScoreItem, heatmap: Tensor) -> dict[str, Any]:
         measured = self.probe(item.occluder).curves(heatmap, steps=item.steps, budgets=self.world.suite.area_budgets, soft=item.soft)
         return {"curves": pack(measured)}
+
+    def _compare(self, item: ScoreItem, heatmap: Tensor) -> dict[str, Any]:
+        if (item.occluder, item.steps) not in self._references:
+            settings = causal_config(item.occluder, item.steps, self.world.suite.gap_gate, self.stft)
+            detector = self.world.detectors[self.planned.detector]
+            self._references[item.occluder, item.steps] = Reference.of(self.clip, detector, settings)
+        reference = self._references[item.occluder, item.steps]
+        return reference.score(reference.own if item.reference else heatmap)
 
     def probe(self, occluder: str) -> Probe:
         """Return the clip under an occluder; end points and random order are shared by all heatmaps."""

@@ -13,14 +13,14 @@ from xaibench.benchmark.journal import Journal
 from xaibench.benchmark.plan import Plan, PlannedClip
 from xaibench.benchmark.pool import Chunk, Work, execute
 from xaibench.benchmark.progress import Drain, Ticker
-from xaibench.benchmark.score import BOTH, ClipScorer, ScoreItem, faithfulness_items, localization_items
+from xaibench.benchmark.score import BOTH, ClipScorer, ScoreItem, causal_items, faithfulness_items, localization_items
 from xaibench.benchmark.seal import Seal
-from xaibench.benchmark.suite import Curves
+from xaibench.benchmark.suite import Causal, Curves
 from xaibench.benchmark.units import FAILED, Explanation, Problem, Score, Twins, Unit
 from xaibench.benchmark.world import World
 from xaibench.types import Clip
 
-WORK = {"localization": 1, "faithfulness": 4}
+WORK = {"localization": 1, "faithfulness": 4, "causal": 2}
 """Work of a scoring in explanations, for the progress bar alone."""
 BY_MACHINE = frozenset({"RunError", "WorkerDied"})
 """Kinds of failed scorings that are the machine's fault (a torn heatmap, a killed worker), made again without being asked."""
@@ -145,18 +145,21 @@ class Session:
         limit = {"timeout_s": self.world.timeout_s} if isinstance(record, Explanation) else {}
         return record.model_copy(update={"status": verdict(error)[0], **limit})
 
-    def score(self, curves: dict[str, Curves], retry: bool = False) -> None:
+    def score(self, curves: dict[str, Curves], retry: bool = False, causal: dict[str, Causal] | None = None) -> None:
         """Score what is explained; failed scorings again on request, and always where the machine was at fault.
 
         Args:
             curves: Faithfulness budget of each task; tasks that are not in it have none.
             retry: Whether to try all failed scorings again.
+            causal: Budget of the causal truth of each task; tasks that are not in it have none.
         """
+        compared = {clip.key: budget for task, budget in (causal or {}).items() for clip in self.passing(task)[: budget.clips]}
         chosen = {clip.key for task, budget in curves.items() for clip in self.curve_clips(task, budget)}
         chunks = []
         for clip, units in zip(self.plan.clips, self.plan.units, strict=True):
             for unit in units:
                 self._list_items(clip, unit, curves[clip.ref.task] if clip.key in chosen else None)
+                self._list_causal(clip, unit, compared.get(clip.key))
             items = (item for unit in units for item in self.items.get(unit.key, ()))
             missing = tuple(item for item in items if not self._scored(self.scores.get(item.key), retry))
             if missing:
@@ -184,6 +187,17 @@ class Session:
         else:
             self.expected[unit.key] = [(recipe, "", BOTH) for recipe in ((unit.recipe,) if unit.recipe else recipes)]
             self.expected[unit.key] += [("", occluder, perturbed.polarities) for occluder in perturbed.occluders] if perturbed else ()
+
+    def _list_causal(self, clip: PlannedClip, unit: Unit, budget: Causal | None) -> None:
+        """List what is to be compared with the causal truth; an explainer that knows recipes with its map for the primary one."""
+        explanation, recipes = self.explanations.get(unit.key), self.plan.recipes[clip.ref.task]
+        if budget is None or explanation is None or unit.recipe not in ("", *recipes[:1]):
+            return
+        if explanation.status == "ok":
+            stft = self.world.stft(clip.ref.task)
+            self.items[unit.key] += causal_items(explanation, budget, self.world.suite.gap_gate, stft)
+        else:
+            self.expected[unit.key] += [("", name, budget.polarities) for name in budget.domains]
 
     def passing(self, task: str) -> list[PlannedClip]:
         """Return the clips of a task whose twins lie far enough apart for scores that depend on the detector, in plan order."""

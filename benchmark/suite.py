@@ -31,6 +31,16 @@ class Curves:
 
 
 @dataclass(frozen=True)
+class Causal:
+    """How the causal truth is measured: on how many clips that pass the gate, in which domains, with how many pairs of permutations."""
+
+    clips: int | None
+    permutation_pairs: int = 16
+    domains: tuple[str, ...] = ("twin_tiles", "twin_segments")
+    polarities: tuple[str, ...] = ("declared", "magnitude")
+
+
+@dataclass(frozen=True)
 class Budget:
     """What one tier measures; ``None`` clips means all of them."""
 
@@ -38,6 +48,9 @@ class Budget:
     curves: Curves
     slow_curves: Curves
     """For detectors that need more than ``Suite.slow_forward_s`` per forward pass."""
+    causal: Causal | None = None
+    """``None`` measures no causal truth."""
+    slow_causal: Causal | None = None
 
 
 QUICK = Budget(
@@ -48,7 +61,15 @@ QUICK = Budget(
 _EVERYTHING = Curves(
     clips=None, steps=20, occluders=("zero", "floor", "mean", "twin_complex", "twin_magnitude"), polarities=("declared", "magnitude")
 )
-FULL = Budget(clips=None, curves=_EVERYTHING, slow_curves=_EVERYTHING)
+FULL = Budget(
+    clips=None,
+    curves=_EVERYTHING,
+    slow_curves=_EVERYTHING,
+    causal=Causal(clips=None),
+    slow_causal=Causal(clips=16, permutation_pairs=8),
+)
+ON_REQUEST = (Causal(clips=20), Causal(clips=8, permutation_pairs=8))
+"""Causal truth of tiers that have none, where it is asked for; the second for slow detectors."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +108,11 @@ class Suite:
     """Localisation metrics that are broken down by seen and unseen vocoders and by vocoder, with intervals."""
 
     def content_hash(self) -> str:
-        """Hash the protocol; ``soft`` came later and counts where it is set."""
+        """Hash the protocol; ``soft`` and the causal budgets came later and count where they are set."""
         whole = asdict(self)
         for budget in whole["budgets"].values():
+            for name in ("causal", "slow_causal"):
+                _ = budget[name] or budget.pop(name)
             for curves in (budget["curves"], budget["slow_curves"]):
                 _ = curves["soft"] or curves.pop("soft")
         return content_hash(whole)

@@ -50,6 +50,27 @@ class SummaryRow(BaseModel):
     note: str
 
 
+class CausalRow(BaseModel):
+    """What the causal truths of a task and detector are worth, in one domain."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    domain: str
+    n_clips: int
+    """Clips on which the truth was measured, refused ones included."""
+    n_refused: int
+    reasons: dict[str, int]
+    """Why clips were refused, and how many."""
+    split_half: float | None
+    """Median over clips of the rank correlation between two halves of the permutations."""
+    n_unsteady: int
+    """Clips that count although their split-half correlation is under .9."""
+    null_shift: float | None
+    """Mean of the null control, as a share of the gap."""
+    n_null_failed: int
+    """Clips that count although their null control moves the log-odds by 5 % of the gap or more."""
+
+
 class DetectorRow(BaseModel):
     """What the run saw of a detector on a task."""
 
@@ -73,6 +94,7 @@ class DetectorRow(BaseModel):
     curve_clips: int
     curve_steps: int
     occluders: tuple[str, ...]
+    causal: tuple[CausalRow, ...] = ()
 
 
 class Summary(BaseModel):

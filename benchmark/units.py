@@ -156,7 +156,7 @@ class Score(_Record):
     key: str
     unit: str
     """Key of the explanation."""
-    stage: Literal["localization", "faithfulness"]
+    stage: Literal["localization", "faithfulness", "causal"]
     recipe: str = ""
     polarity: str
     occluder: str = ""

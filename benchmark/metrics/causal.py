@@ -25,8 +25,8 @@ from xaibench.tasks.swap import SwapGame
 Floats = NDArray[np.float64]
 OURS = "xaibench, docs/causal.md"
 INFOS = (
-    MetricInfo("causal_spearman", "Rank correlation with the causal truth", True, -1, 1, "0", OURS, "faithfulness", cost="one sort"),
-    MetricInfo("causal_average_precision", "Average precision of the causal tiles", True, 0, 1, "0.25", OURS, "faithfulness"),
+    MetricInfo("causal_spearman", "Rank correlation with the causal truth", True, -1, 1, "0", OURS, "causal", cost="one sort"),
+    MetricInfo("causal_average_precision", "Average precision of the causal tiles", True, 0, 1, "0.25", OURS, "causal"),
     MetricInfo(
         "causal_gap_closed",
         "Gap closed by the best tiles",
@@ -35,7 +35,7 @@ INFOS = (
         math.inf,
         "causal_gap_closed_random",
         OURS,
-        "faithfulness",
+        "causal",
         cost="one forward",
     ),
     MetricInfo(
@@ -46,7 +46,7 @@ INFOS = (
         math.inf,
         "0",
         OURS,
-        "faithfulness",
+        "causal",
         cost="one forward",
     ),
     MetricInfo(

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 from xaibench.registry import METRICS
 from xaibench.types import asdict_shallow
 
-Family = Literal["localization", "faithfulness", "complexity", "sanity", "diagnostic"]
+Family = Literal["localization", "faithfulness", "causal", "complexity", "sanity", "diagnostic"]
 VARIANTS = {"_random": "of a random order", "_soft": "of the soft mask"}
 """Suffixes of columns that repeat a metric on another explanation of the same clip."""
 

@@ -33,6 +33,9 @@ def run(
     suite: Annotated[
         str, typer.Option(help="protocol; grinberg2025 repeats that paper's table on whatever of its corpora is present")
     ] = "xaibench-v1",
+    causal: Annotated[
+        bool | None, typer.Option("--causal/--no-causal", help="compare with the causal truth; default: only with --full")
+    ] = None,
     report: Annotated[bool, typer.Option("--report/--no-report", help="write the HTML leaderboard at the end")] = True,
 ) -> None:
     """Explain, score and rank: prints the table with intervals and controls and writes the HTML leaderboard.
@@ -63,6 +66,7 @@ def run(
             progress=progress,
             max_failures=max_failures,
             timeout_s=timeout,
+            causal=causal,
             suite=suite,
         )
     show(results.path)

@@ -14,6 +14,7 @@ def score(
         bool | None, typer.Option("--full/--quick", help="curves of the full or the quick tier; default: the run's own")
     ] = None,
     faithfulness: Annotated[bool | None, typer.Option("--faithfulness/--no-faithfulness", help="whether to measure curves")] = None,
+    causal: Annotated[bool | None, typer.Option("--causal/--no-causal", help="whether to compare with the causal truth")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="worker processes; default: one for each processor")] = None,
     retry_errors: Annotated[bool, typer.Option("--retry-errors", help="try failed scorings again")] = False,
 ) -> None:
@@ -32,6 +33,7 @@ def score(
             recipes=recipe or (),
             full=full,
             faithfulness=faithfulness,
+            causal=causal,
             jobs=jobs,
             retry_errors=retry_errors,
             progress=progress,
