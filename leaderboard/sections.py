@@ -10,6 +10,7 @@ from xaibench.leaderboard.curves import Plot, plots
 from xaibench.leaderboard.facets import Facets, facets
 from xaibench.leaderboard.rows import Board, Row, Run, Score, number
 from xaibench.leaderboard.tradeoff import Tradeoff, tradeoffs
+from xaibench.leaderboard.truths import causal_matrix, causal_quality
 from xaibench.leaderboard.views import Leaderboard, Matrix, by_occluder, by_vocoder, headline, leaderboard
 from xaibench.leaderboard.words import CHANCE_GDICE, PRIMARY
 
@@ -47,6 +48,8 @@ class Section:
     tradeoffs: tuple[Tradeoff, ...]
     colours: tuple[tuple[Row, str], ...]
     occluders: Matrix | None
+    causal: Matrix | None
+    causal_quality: tuple[str, ...]
     leader: str
     samples: tuple[Card, ...]
     why_no_samples: str
@@ -90,6 +93,8 @@ def section(run: Run, board: Board, at: int, curves: Sequence[Mapping[str, Any]]
         tradeoffs=tuple(tradeoffs(board, recipe)),
         colours=tuple((row, css[row.explainer]) for row in board.ranked("explainer", recipe) if row.explainer in css),
         occluders=by_occluder(board, recipe),
+        causal=causal_matrix(board),
+        causal_quality=tuple(causal_quality(board)),
         leader=leader[0].title if leader else "",
         samples=cards,
         why_no_samples=why,

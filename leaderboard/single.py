@@ -23,6 +23,7 @@ from xaibench.leaderboard.rows import Run, number, read_run
 from xaibench.leaderboard.samples import Choice, Sample, Studio
 from xaibench.leaderboard.sections import section
 from xaibench.leaderboard.site import command_of, provenance
+from xaibench.leaderboard.truths import compare, kinds
 from xaibench.leaderboard.words import MEANINGLESS_ABOVE
 from xaibench.types import Detector, Task
 
@@ -114,6 +115,8 @@ def _render(run: Run, source: Source, samples: int, grade: Grade) -> bytes:
         title=sections[0].headline if sections else "nothing was measured",
         sections=sections,
         slugs={},
+        comparison=compare(run),
+        kinds=kinds(run),
         tier=run.summary.get("tier", ""),
         explained=notes.explained(run.boards),
         dead=f"{100 * MEANINGLESS_ABOVE:.0f}",

@@ -21,6 +21,7 @@ from xaibench.leaderboard.pages import render, source_hash, static
 from xaibench.leaderboard.rows import Run, read_run
 from xaibench.leaderboard.scores import HEADINGS, datatables, records
 from xaibench.leaderboard.sections import Section, section
+from xaibench.leaderboard.truths import compare, kinds
 from xaibench.leaderboard.words import MEANINGLESS_ABOVE, MetricWords, clean
 from xaibench.types import Detector, Task
 
@@ -101,6 +102,8 @@ class _Site:
             "index.html",
             title=sections[0].headline if sections else "nothing was measured",
             sections=sections,
+            comparison=compare(self.run),
+            kinds=kinds(self.run),
             slugs={card.row.explainer: card.slug for card in explainers},
             tier=self.run.summary.get("tier", ""),
             explained=explained,

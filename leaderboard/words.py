@@ -158,6 +158,38 @@ _KNOWN = (
         "what the cells are replaced by.",
     ),
     MetricWords(
+        "causal_spearman",
+        "Rank correlation with the causal truth",
+        "rank corr.",
+        True,
+        100,
+        0,
+        "causal",
+        "Do map and detector rank the tiles of the clip alike? The causal truth gives each tile its Shapley value: what swapping it for "
+        "the real twin's takes from the detector's log-odds, averaged over all orders. Chance is 0.",
+    ),
+    MetricWords(
+        "causal_average_precision",
+        "Average precision of the causal tiles",
+        "AP",
+        True,
+        100,
+        0,
+        "causal",
+        "Are the quarter of tiles that speak most for spoof on top of the map? Chance is about 25.",
+    ),
+    MetricWords(
+        "causal_gap_closed_normalized",
+        "Gap closed, random tiles 0, best tiles 100",
+        "gap closed",
+        True,
+        100,
+        0,
+        "causal",
+        "Swap the map's best quarter of tiles for the real twin's: how much of the gap between the twins closes, between what random tiles "
+        "close (0) and what the truth's own best close (100).",
+    ),
+    MetricWords(
         "seconds", "Seconds per clip", "s / clip", False, 1, 2, "cost", "Wall time of one explanation on this machine; machines differ."
     ),
     MetricWords(

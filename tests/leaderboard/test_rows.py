@@ -201,3 +201,37 @@ def test_headline_counts_the_explainers_that_beat_every_control(beats: list[bool
     rows = [record(name, 0.9 - i / 10, beats_best_control=b) for i, (name, b) in enumerate(zip("abc", beats, strict=False))]
     (board,) = boards({"rows": [*rows, record("prior", 0.22, control=True)]})
     assert headline(board, "r") == words
+
+
+def test_truths_stand_side_by_side_only_where_there_are_two(toy_run: Path, tmp_path: Path) -> None:
+    import json
+    import shutil
+
+    from xaibench.leaderboard.truths import causal_matrix, causal_quality, compare, kinds
+
+    assert compare(read_run(toy_run)) is None
+    assert kinds(read_run(toy_run)) == {"artifact"}
+    run = tmp_path / "run"
+    shutil.copytree(toy_run, run)
+    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    template = next(r for r in summary["rows"] if r["metric"] == "average_precision" and r["explainer"] == "specsegdiff")
+    changes = {"metric": "causal_spearman", "recipe": "", "occluder": "twin_tiles", "mean": 0.4, "low": 0.3, "high": 0.5}
+    summary["rows"].append({**template, **changes, "beats_best_control": True})
+    worth = {"domain": "twin_tiles", "n_clips": 20, "n_refused": 2, "split_half": 0.97, "null_shift": 0.02, "n_unsteady": 1}
+    summary["detectors"][0]["causal"] = [worth]
+    (run / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    read = read_run(run)
+    found = compare(read)
+    assert found is not None
+    assert [truth.kind for truth in found.truths] == ["artifact", "causal"]
+    cells = {row.explainer: cells for row, cells in found.rows}
+    assert set(cells) == {"specsegdiff", "saliency", "energy", "random"}
+    assert (cells["specsegdiff"][1].text, cells["specsegdiff"][1].under, cells["specsegdiff"][1].css) == ("40", "30 to 50", "over")
+    assert cells["saliency"][1].css == "void"
+    matrix = causal_matrix(read.boards[0])
+    assert matrix is not None
+    assert [heading for _, heading in matrix.headings] == ["rank corr., tiles"]
+    (sentence,) = causal_quality(read.boards[0])
+    assert "18 of 20 clips count" in sentence
+    assert "agree to 0.97" in sentence
+    assert "2.0 % of the gap" in sentence
