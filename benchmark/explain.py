@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from xaibench.benchmark.heatmaps import write_heatmap
-from xaibench.benchmark.observe import Meter, sealed_randomness, time_limit
+from xaibench.benchmark.observe import Meter, memory_limit, sealed_randomness, time_limit
 from xaibench.benchmark.plan import PlannedClip
 from xaibench.benchmark.seal import Seal
 from xaibench.benchmark.units import Explanation, Problem, Status, Twins, Unit, first_line
@@ -81,7 +81,7 @@ def _explain(
     grid = world.stft(unit.clip.task)
     shape = (1, grid.bins, grid.frames(clip.spoof.shape[-1]))
     try:
-        with sealed_randomness(unit.seed), time_limit(world.timeout_s):
+        with sealed_randomness(unit.seed), memory_limit(world.memory_mb), time_limit(world.timeout_s):
             with meter:
                 heatmap = explainer.explain(waveform, detector, references=references, generator=[generator])
             grad_mode = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()

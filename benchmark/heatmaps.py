@@ -53,6 +53,27 @@ def write_heatmap(folder: Path, heatmap: Tensor) -> str:
     return digest
 
 
+def store_packed(folder: Path, digest: str, content: bytes) -> None:
+    """Store the file of a heatmap that another machine wrote, after reading it as if it came from a stranger.
+
+    Raises:
+        RunError: If it is not the heatmap of this hash, or the folder cannot be written.
+    """
+    path = heatmap_path(folder, digest)
+    if len(digest) != 64 or not digest.isalnum():
+        raise RunError(f"heatmap must be named by its SHA-256, got {digest!r}; use workers of the same release")
+    if is_intact(folder, digest):
+        return
+    part = path.with_name(f".{digest}.{os.getpid()}.part")
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise RunError(f"out must be a folder that can be written, got {folder}: {error}; free some space or choose --out") from error
+    read_heatmap(folder, digest)
+
+
 def is_intact(folder: Path, digest: str) -> bool:
     """Tell whether the map of this hash is there and whole."""
     try:

@@ -24,7 +24,7 @@ class Request:
     limit: int | None
     seed: int
     device: str
-    jobs: int
+    executor: str
     detector_weights: str | None
     faithfulness: bool = True
     causal: bool | None = None
@@ -42,7 +42,7 @@ def describe(world: World, plan: Plan, request: Request, slow: dict[str, bool]) 
         "limit": request.limit,
         "seed": request.seed,
         "device": request.device,
-        "jobs": request.jobs,
+        "executor": request.executor,
         "detector_weights": request.detector_weights,
         "faithfulness": request.faithfulness,
         "causal": request.causal,

@@ -87,6 +87,41 @@ def sealed_randomness(seed: int) -> Iterator[None]:
             engine.set_state(state)
 
 
+_held: list[int] = []
+"""Bytes that this process held before its first explanation; empty until then."""
+
+
+@contextmanager
+def memory_limit(megabytes: int | None) -> Iterator[None]:
+    """Raise ``MemoryError`` in the block once the process holds this much more than before its first limited block.
+
+    Counted are private data (``RLIMIT_DATA``), so what one block leaks is missing from the next one's allowance. Linux only, else without
+    effect; memory of an accelerator is not counted.
+    """
+    if megabytes is None or not sys.platform.startswith("linux"):
+        yield
+        return
+    if not _held:
+        _held.append(_data_bytes())
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = _held[0] + (megabytes << 20)
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):  # how torch words it
+            raise
+        raise MemoryError(f"needed more than {megabytes} MB") from error
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def _data_bytes() -> int:
+    """Return what the kernel counts as data of this process."""
+    with open("/proc/self/status", encoding="ascii") as status:  # noqa: PTH123 (no file of ours)
+        return next(int(line.split()[1]) << 10 for line in status if line.startswith("VmData"))
+
+
 @contextmanager
 def time_limit(seconds: float | None) -> Iterator[None]:
     """Raise ``TimeoutError`` in the block after this many seconds; works in the main thread of a process on Unix, else has no effect."""

@@ -10,13 +10,14 @@ from typing import Any
 
 import xaibench
 from xaibench.benchmark.aggregate import RowInfo
+from xaibench.benchmark.executors.contract import Executor
 from xaibench.benchmark.finish import finish
 from xaibench.benchmark.folder import DONE, JOURNAL, MANIFEST, RunFolder
 from xaibench.benchmark.journal import Journal
 from xaibench.benchmark.plan import Plan, plan_of, truths
 from xaibench.benchmark.progress import Drain, Progress, Ticker
 from xaibench.benchmark.results import Results
-from xaibench.benchmark.run import causal_of, curves_of, job_count
+from xaibench.benchmark.run import causal_of, curves_of, engine_of, job_count
 from xaibench.benchmark.session import Session
 from xaibench.benchmark.suite import Suite, TierName, checked_suite
 from xaibench.benchmark.units import Explanation
@@ -37,6 +38,7 @@ def rescore(  # noqa: PLR0913 (the options of a command)
     faithfulness: bool | None = None,
     causal: bool | None = None,
     jobs: int | None = None,
+    executor: str | Executor | None = None,
     retry_errors: bool = False,
     progress: Progress | None = None,
 ) -> Results:
@@ -52,6 +54,7 @@ def rescore(  # noqa: PLR0913 (the options of a command)
         faithfulness: Whether to measure curves; by default as the run did.
         causal: Whether to compare with the causal truth; by default as the run did.
         jobs: Worker processes.
+        executor: Engine; by default ``jobs`` workers here.
         retry_errors: Try failed scorings again.
         progress: Called with work done and work in all.
 
@@ -69,7 +72,8 @@ def rescore(  # noqa: PLR0913 (the options of a command)
         world.locate(path)
         units = [r.unit for r in journal.records("explanation") if isinstance(r, Explanation) and r.key in keys]
         plan = plan_of(world, units, _recipes(manifest, world, recipes), tier)
-        session = Session(world, plan, folder, journal, Ticker(progress), drain, job_count(jobs, manifest["device"]))
+        engine = engine_of(executor, job_count(jobs, manifest["device"]))
+        session = Session(world, plan, folder, journal, Ticker(progress), drain, engine)
         session.origins.update(Results.read(path, partial=True).summary.origins)
         slow = {label: bool(manifest["detectors"][label]["slow"]) for label in world.detectors}
         wanted = manifest.get("faithfulness", True) if faithfulness is None else faithfulness

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from xaibench.benchmark.executors.contract import Executor
 from xaibench.benchmark.finish import finish
 from xaibench.benchmark.folder import DONE, JOURNAL, MANIFEST, RunFolder
 from xaibench.benchmark.given import Given
@@ -26,6 +27,7 @@ from xaibench.benchmark.threads import one_thread
 from xaibench.benchmark.units import FAILED
 from xaibench.benchmark.world import World, label_of, load_detectors, load_explainers, load_tasks
 from xaibench.errors import NothingMeasuredError, UnitsFailedError
+from xaibench.registry import EXECUTORS
 from xaibench.types import Detector, Explainer, Task
 
 
@@ -51,6 +53,8 @@ def run(  # noqa: PLR0913 (the options of the main command)
     timeout_s: float | None = None,
     given: Given | None = None,
     causal: bool | None = None,
+    memory_mb: int | None = None,
+    executor: str | Executor | None = None,
 ) -> Results:
     """Explain the tasks with the explainers and all controls, score every heatmap, and write the run folder.
 
@@ -75,6 +79,8 @@ def run(  # noqa: PLR0913 (the options of the main command)
         timeout_s: Longest time for one explanation; ``None`` for any.
         given: Explanations of one more row that were made elsewhere.
         causal: Whether to measure the causal truth; by default what the tier says.
+        memory_mb: Memory that the explanations of a worker may take; ``None`` for any. Linux only.
+        executor: Engine, by specification (``"dask:scheduler=tcp://host:8786"``) or as an object; by default ``jobs`` workers here.
 
     Returns:
         The results, read from the folder.
@@ -88,23 +94,26 @@ def run(  # noqa: PLR0913 (the options of the main command)
     here = Path.cwd()  # before any plugin's code runs
     protocol = checked_suite(suite)
     explainers = [*explainers, given.explainer] if given else explainers
-    world = _world(protocol, explainers, tasks, detector, detector_weights, device, seed, timeout_s)
+    world = _world(protocol, explainers, tasks, detector, detector_weights, device, seed, (timeout_s, memory_mb))
     tier: TierName = "full" if full else "quick"
     budget = protocol.budgets[tier]
     if timeout_s is not None and timeout_s <= 0:
         raise ValueError(f"timeout_s must be positive, got {timeout_s:g}; leave it out for no limit")
+    if memory_mb is not None and memory_mb < 1:
+        raise ValueError(f"memory_mb must be at least 1, got {memory_mb}; leave it out for no limit")
     if max_failures is not None and max_failures < 0:
         raise ValueError(f"max_failures must be at least 0, got {max_failures}; leave it out for any number")
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1, got {limit}; leave it out for the whole tier")
     plan = make_plan(world, budget, tier, limit, recipes)
     world.locate(here / (out if out is not None else Path("runs") / default_name(world, plan)))
-    request = Request(limit, seed, device, job_count(jobs, device), str(detector_weights or "") or None, faithfulness, causal)
+    engine = engine_of(executor, job_count(jobs, device), memory_mb)
+    request = Request(limit, seed, device, engine.describe(), str(detector_weights or "") or None, faithfulness, causal)
     with RunFolder(world.folder, fresh) as folder, Journal(world.folder / JOURNAL) as journal, Drain() as drain:
         slow = _slow(world, folder)
         folder.forget_done()
         folder.write_json(MANIFEST, describe(world, plan, request, slow))
-        session = Session(world, plan, folder, journal, Ticker(progress), drain, request.jobs)
+        session = Session(world, plan, folder, journal, Ticker(progress), drain, engine)
         if given:
             session.take_given(given, label_of(given.explainer))
         session.explain(retry_errors)
@@ -144,11 +153,11 @@ def _world(
     weights: str | Path | None,
     device: str,
     seed: int,
-    timeout_s: float | None,
+    limits: tuple[float | None, int | None],
 ) -> World:
     loaded = load_tasks(tasks)
     detectors, detector_of = load_detectors(loaded, detector, weights, device)
-    return World(suite, loaded, detectors, detector_of, load_explainers(explainers, suite), seed, timeout_s)
+    return World(suite, loaded, detectors, detector_of, load_explainers(explainers, suite), seed, *limits)
 
 
 def default_name(world: World, plan: Plan) -> str:
@@ -165,6 +174,20 @@ def job_count(jobs: int | None, device: str) -> int:
     if device != "cpu":
         return 1
     return jobs if jobs is not None else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def engine_of(executor: str | Executor | None, jobs: int, memory_mb: int | None = None) -> Executor:
+    """Return the engine: the one asked for, or as many workers as jobs; one job works in this process, unless a leak must be contained.
+
+    Raises:
+        TypeError: If it is neither a specification nor an engine.
+    """
+    if executor is None:
+        executor = "serial" if jobs == 1 and memory_mb is None else f"local:jobs={jobs}"
+    engine = EXECUTORS.load(executor) if isinstance(executor, str) else executor
+    if not isinstance(engine, Executor):
+        raise TypeError(f"executor must be a specification or an Executor, got {executor!r}; write for example 'dask:workers=4'")
+    return engine
 
 
 def _slow(world: World, folder: RunFolder) -> dict[str, bool]:

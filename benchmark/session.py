@@ -1,24 +1,22 @@
 """One sitting of a run: what the journal already holds is kept, the rest is explained and scored, and every record is written at once."""
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import Any
 
 from xaibench.benchmark.curves import score_range, with_values
-from xaibench.benchmark.explain import explain_unit, measure_twins, verdict
+from xaibench.benchmark.executors.contract import Chunk, Executor, Work
 from xaibench.benchmark.folder import RunFolder
 from xaibench.benchmark.given import Given, Origin
 from xaibench.benchmark.heatmaps import heatmap_path, is_intact
 from xaibench.benchmark.journal import Journal
 from xaibench.benchmark.plan import Plan, PlannedClip
-from xaibench.benchmark.pool import Chunk, Work, execute
 from xaibench.benchmark.progress import Drain, Ticker
-from xaibench.benchmark.score import BOTH, ClipScorer, ScoreItem, causal_items, faithfulness_items, localization_items
-from xaibench.benchmark.seal import Seal
+from xaibench.benchmark.score import BOTH, ScoreItem, causal_items, faithfulness_items, localization_items
+from xaibench.benchmark.stages import Explaining, ExplainItem, Scoring
 from xaibench.benchmark.suite import Causal, Curves
-from xaibench.benchmark.units import FAILED, Explanation, Problem, Score, Twins, Unit
+from xaibench.benchmark.units import FAILED, Explanation, Score, Twins, Unit
 from xaibench.benchmark.world import World
-from xaibench.types import Clip
 
 WORK = {"localization": 1, "faithfulness": 4, "causal": 2}
 """Work of a scoring in explanations, for the progress bar alone."""
@@ -30,20 +28,12 @@ SCORINGS = 3
 """Expected scorings of an explanation, until they are known."""
 
 
-@dataclass(frozen=True)
-class ExplainItem:
-    """A unit to explain, or the twins of the clip where there is no unit."""
-
-    unit: Unit | None
-    attempt: int = 1
-
-
 class Session:
     """Brings the journal from what it holds to what the plan asks."""
 
-    def __init__(self, world: World, plan: Plan, folder: RunFolder, journal: Journal, ticker: Ticker, drain: Drain, jobs: int):
+    def __init__(self, world: World, plan: Plan, folder: RunFolder, journal: Journal, ticker: Ticker, drain: Drain, executor: Executor):
         self.world, self.plan, self.folder, self.journal = world, plan, folder, journal
-        self.ticker, self.drain, self.jobs = ticker, drain, jobs
+        self.ticker, self.drain, self.executor = ticker, drain, executor
         wanted = {unit.key for group in plan.units for unit in group}
         self.explanations = {r.key: r for r in journal.records("explanation") if isinstance(r, Explanation) and r.key in wanted}
         clips = {clip.key for clip in plan.clips}
@@ -87,8 +77,10 @@ class Session:
         return [] if self._settled(self.twins.get(clip.key), retry) else [ExplainItem(None)]
 
     def _run_explain(self, chunks: Sequence[Chunk[ExplainItem]]) -> None:
-        work = Work(self._explain_chunk, self._lost_explanation, self.world.timeout_s, self.folder.path / LOG)
-        for record in execute(work, chunks, self.jobs, self.drain, self._close_in_child()):
+        self._execute(Explaining(self.world).work(self.folder.path / LOG), chunks)
+
+    def _execute(self, work: Work[Any, Any], chunks: Sequence[Chunk[Any]]) -> None:
+        for record in self.executor.execute(work, chunks, self.drain, self._close_in_child()):
             self._take(record)
 
     def _settled(self, known: Explanation | Twins | None, retry: bool) -> bool:
@@ -123,28 +115,6 @@ class Session:
             self.scores[record.key] = record
         self.ticker.advance(WORK[record.stage] if isinstance(record, Score) else 1)
 
-    def _explain_chunk(self, chunk: Chunk[ExplainItem]) -> Iterator[Explanation | Twins]:
-        planned: PlannedClip = chunk.subject
-        try:
-            clip = self.world.tasks[planned.ref.task].load(planned.pair)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # an unreadable recording fails its own units only
-            for item in chunk.items:
-                yield _failed(planned, item, verdict(error)[1])
-            return
-        seal = Seal(self.world.detectors[planned.detector])
-        for item in chunk.items:
-            if item.unit is None:
-                yield measure_twins(self.world, planned, clip)
-            else:
-                yield explain_unit(self.world, planned, clip, item.unit, seal, item.attempt)
-
-    def _lost_explanation(self, chunk: Chunk[ExplainItem], item: ExplainItem, error: Exception) -> Explanation | Twins:
-        record = _failed(chunk.subject, item, verdict(error)[1])
-        limit = {"timeout_s": self.world.timeout_s} if isinstance(record, Explanation) else {}
-        return record.model_copy(update={"status": verdict(error)[0], **limit})
-
     def score(self, curves: dict[str, Curves], retry: bool = False, causal: dict[str, Causal] | None = None) -> None:
         """Score what is explained; failed scorings again on request, and always where the machine was at fault.
 
@@ -165,9 +135,7 @@ class Session:
             if missing:
                 chunks.append(Chunk(clip, missing))
         self.ticker.expect(sum(WORK[item.stage] for chunk in chunks for item in chunk.items))
-        work = Work(self._score_chunk, self._lost_score, log=self.folder.path / LOG)
-        for record in execute(work, chunks, self.jobs, self.drain, self._close_in_child()):
-            self._take(record)
+        self._execute(Scoring(self.world).work(self.folder.path / LOG), chunks)
 
     def _scored(self, known: Score | None, retry: bool) -> bool:
         if known is None or (retry and known.status in FAILED):
@@ -209,13 +177,6 @@ class Session:
         """Return the clips on which faithfulness is measured."""
         return self.passing(task)[: curves.clips]
 
-    def _score_chunk(self, chunk: Chunk[ScoreItem]) -> Iterator[Score]:
-        planned: PlannedClip = chunk.subject
-        clip: Clip = self.world.tasks[planned.ref.task].load(planned.pair)
-        scorer = ClipScorer(self.world, planned, clip)
-        for item in chunk.items:
-            yield scorer.score(item)
-
     def finished_scores(self) -> dict[str, Score]:
         """Return the scores by key, those of curves with their values."""
         gaps = {clip.key: (twins.gap if (twins := self.twins.get(clip.key)) else None) for clip in self.plan.clips}
@@ -227,23 +188,3 @@ class Session:
             clip = clips[score.unit]
             found[key] = with_values(score, gaps[clip.key], known[clip.ref.task]) if score.stage == "faithfulness" else score
         return found
-
-    def _lost_score(self, chunk: Chunk[ScoreItem], item: ScoreItem, error: Exception) -> Score:
-        del chunk
-        status, problem = verdict(error)
-        return Score(
-            key=item.key,
-            unit=item.unit,
-            stage=item.stage,
-            recipe=item.recipe,
-            polarity=item.polarity,
-            occluder=item.occluder,
-            status=status,
-            problem=problem,
-        )
-
-
-def _failed(planned: PlannedClip, item: ExplainItem, problem: Problem) -> Explanation | Twins:
-    if item.unit is None:
-        return Twins(key=planned.key, clip=planned.ref, detector=planned.detector, status="error", problem=problem)
-    return Explanation(key=item.unit.key, unit=item.unit, status="error", problem=problem, attempt=item.attempt)

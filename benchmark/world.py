@@ -32,6 +32,8 @@ class World:
     explainers: dict[str, Explainer]
     seed: int
     timeout_s: float | None = None
+    memory_mb: int | None = None
+    """Memory that an explanation may take beyond what its process held before it began to work."""
     variants: dict[tuple[str, str, str], Explainer] = field(default_factory=dict, repr=False)
     place: dict[str, Path] = field(default_factory=dict, repr=False)
     described: dict[str, RowInfo] = field(default_factory=dict, repr=False)
@@ -50,6 +52,11 @@ class World:
         """Return the grid of a task."""
         grid: STFTConfig = getattr(self.tasks[task], "stft", DEFAULT_STFT)
         return grid
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave behind what another machine finds by itself: lists that tasks keep, and variants."""
+        tasks = {label: replace(task) for label, task in self.tasks.items()}
+        return {**self.__dict__, "tasks": tasks, "variants": {}}
 
     @property
     def rows(self) -> dict[str, RowInfo]:

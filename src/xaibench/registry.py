@@ -212,6 +212,7 @@ DETECTORS = Registry("detector", "xaibench.tasks.detectors")
 TASKS = Registry("task", "xaibench.tasks.corpora")
 VOCODERS = Registry("vocoder", "xaibench.tasks.vocoders")
 METRICS = Registry("metric", "xaibench.benchmark.metrics")
+EXECUTORS = Registry("executor", "xaibench.benchmark.executors")
 
 REGISTRIES = {
     "explainers": EXPLAINERS,
@@ -219,4 +220,5 @@ REGISTRIES = {
     "tasks": TASKS,
     "vocoders": VOCODERS,
     "metrics": METRICS,
+    "executors": EXECUTORS,
 }

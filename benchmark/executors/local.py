@@ -1,4 +1,4 @@
-"""Run chunks of work in this process or in several, in any order, with the same bits.
+"""The engine of one machine: forked workers that do chunks in any order, with the same bits.
 
 A worker is a forked process with one thread that takes a chunk, sends one record per item, and asks for the next. If it dies, the item
 that it was at is recorded as lost, the rest of its chunk is given to a new worker, and everything else goes on.
@@ -19,80 +19,48 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
+from xaibench.benchmark.executors.contract import Chunk, Executor, Item, Record, Work, WorkerDied
+from xaibench.benchmark.executors.serial import Serial
 from xaibench.benchmark.threads import one_thread
 from xaibench.errors import RunError, XaibenchError
+from xaibench.registry import EXECUTORS
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Names of ``malloc.h``."""
-Item = TypeVar("Item")
-Record = TypeVar("Record")
-
-
 GRACE_S = 5.0
 """How far an item may overrun its limit before its worker is ended: it should have stopped by itself."""
 LOADING_S = 30.0
 """Added for the first item of a chunk, before which the clip is loaded."""
 
 
-class WorkerDied(Exception):  # noqa: N818 (its name stands in the results)
-    """A worker ended before its item did."""
-
-
+@EXECUTORS.register("local")
 @dataclass(frozen=True)
-class Chunk(Generic[Item]):
-    """Items that share what is costly to load: those of one clip."""
+class Local(Executor):
+    """Forked workers on this machine, each with one thread; a plugin that dies, hangs or leaks costs its own unit and nothing else."""
 
-    subject: Any
-    items: tuple[Item, ...]
+    jobs: int = 2
+    """Worker processes."""
 
+    def execute(
+        self, work: Work[Any, Any], chunks: Sequence[Chunk[Any]], stopping: Callable[[], bool], close_in_child: Sequence[int] = ()
+    ) -> Iterator[Any]:
+        """Yield the records as they come."""
+        if not chunks:
+            return
+        if sys.platform == "win32":  # cannot fork
+            yield from Serial().execute(work, chunks, stopping)
+            return
+        pool = _Pool(work, chunks, min(self.jobs, len(chunks)), close_in_child)
+        try:
+            yield from pool.records(stopping)
+        finally:
+            pool.close()
 
-@dataclass(frozen=True)
-class Work(Generic[Item, Record]):
-    """What is done with a chunk."""
-
-    run: Callable[[Chunk[Item]], Iterator[Record]]
-    """Yields exactly one record per item, in order."""
-    lost: Callable[[Chunk[Item], Item, Exception], Record]
-    """Makes the record of an item whose worker died, or was ended because the item took too long (``TimeoutError``)."""
-    limit_s: float | None = None
-    """Longest time for an item. Work should keep to it by itself; a worker that does not is ended."""
-    log: Path | None = None
-    """File that takes what is printed in workers, so that nothing tears the progress bar."""
-
-
-def execute(
-    work: Work[Item, Record], chunks: Sequence[Chunk[Item]], jobs: int, stopping: Callable[[], bool], close_in_child: Sequence[int] = ()
-) -> Iterator[Record]:
-    """Yield the records of all chunks as they come; stops early, between items, once ``stopping()`` is true.
-
-    Args:
-        work: What to do.
-        chunks: What to do it with.
-        jobs: Worker processes; 1 works in this process.
-        stopping: Asked between items.
-        close_in_child: File descriptors that workers must not keep open.
-    """
-    if jobs <= 1 or len(chunks) <= 1 or sys.platform == "win32":
-        yield from _serial(work, chunks, stopping)
-        return
-    pool = _Pool(work, chunks, min(jobs, len(chunks)), close_in_child)
-    try:
-        yield from pool.records(stopping)
-    finally:
-        pool.close()
-
-
-def _serial(work: Work[Item, Record], chunks: Sequence[Chunk[Item]], stopping: Callable[[], bool]) -> Iterator[Record]:
-    with one_thread():
-        for chunk in chunks:
-            if stopping():
-                return
-            for record in work.run(chunk):
-                yield record
-                if stopping():
-                    return
+    def describe(self) -> str:
+        """Return name and workers."""
+        return f"local:jobs={self.jobs}"
 
 
 @dataclass
@@ -173,11 +141,13 @@ class _Pool(Generic[Item, Record]):
             yield content
         elif kind == "error":
             raise content
+        elif kind == "retire":
+            yield from self._bury(worker, retired=True)
         else:
             self._hand_out(worker)
 
-    def _bury(self, worker: _Worker[Item]) -> Iterator[Record]:
-        """Record the item at which a worker died, and give the rest of its chunk to a new one."""
+    def _bury(self, worker: _Worker[Item], retired: bool = False) -> Iterator[Record]:
+        """Record the item at which a worker died, and give the rest of its chunk to a new one; one that retired died at no item."""
         worker.process.join(timeout=1)
         worker.process.kill()
         worker.process.join()
@@ -185,8 +155,9 @@ class _Pool(Generic[Item, Record]):
         worker.pipe.close()
         chunk = worker.chunk
         if chunk is not None and worker.done < len(chunk.items):
-            yield self._work.lost(chunk, chunk.items[worker.done], self._cause(worker))
-            rest = chunk.items[worker.done + 1 :]
+            if not retired:
+                yield self._work.lost(chunk, chunk.items[worker.done], self._cause(worker))
+            rest = chunk.items[worker.done + (not retired) :]
             if rest and not self._stop.is_set():
                 self._waiting.appendleft(replace(chunk, items=rest))
         if self._waiting:
@@ -234,6 +205,22 @@ def _keep_freed_memory() -> None:
         libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
+def _do(work: Work[Any, Any], chunk: Chunk[Any], pipe: Connection, stop: Any) -> None:
+    """Send the records of a chunk; ask for retirement after one that ran out of memory."""
+    for record in work.run(chunk):
+        pipe.send(("record", record))
+        if work.recycle and _out_of_memory(record):
+            pipe.send(("retire", None))
+            pipe.recv()  # until the parent ends this process
+        if stop.is_set():
+            break
+    pipe.send(("end", None))
+
+
+def _out_of_memory(record: Any) -> bool:
+    return getattr(getattr(record, "problem", None), "kind", "") == "MemoryError"
+
+
 def _serve(work: Work[Any, Any], pipe: Connection, stop: Any, others: Sequence[Connection], close: Sequence[int]) -> None:
     """Life of a worker: chunks in, records out, until the parent says so or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent drains
@@ -248,11 +235,7 @@ def _serve(work: Work[Any, Any], pipe: Connection, stop: Any, others: Sequence[C
             _redirect(work.log)
         with one_thread():
             while (chunk := pipe.recv()) is not None:
-                for record in work.run(chunk):
-                    pipe.send(("record", record))
-                    if stop.is_set():
-                        break
-                pipe.send(("end", None))
+                _do(work, chunk, pipe, stop)
     except (EOFError, BrokenPipeError):  # the parent is gone
         os._exit(1)
     except XaibenchError as error:  # a full disk, say

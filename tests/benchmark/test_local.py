@@ -11,16 +11,17 @@ import time
 
 import pytest
 
-from xaibench.benchmark import pool
+from xaibench.benchmark.executors import local
+from xaibench.benchmark.executors.contract import Chunk, Work, WorkerDied
+from xaibench.benchmark.executors.local import Local
 from xaibench.benchmark.observe import time_limit
-from xaibench.benchmark.pool import Chunk, Work, execute
 from xaibench.errors import RunError
 
 
 def records(run, items, **options):
     """Do the items, one chunk each and two workers; a lost item comes back as its exception."""
     work = Work(run, lambda chunk, item, error: (item, error), **options)
-    return dict(execute(work, [Chunk(None, (item,)) for item in items], 2, lambda: False))
+    return dict(Local(2).execute(work, [Chunk(None, (item,)) for item in items], lambda: False))
 
 
 def parent_pipe():
@@ -50,14 +51,14 @@ def test_a_worker_that_dies_in_the_middle_of_a_message_is_buried(torn):
 
     found = records(run, ["a", "bad", "b", "c"])
     error = found.pop("bad")
-    assert isinstance(error, pool.WorkerDied)
+    assert isinstance(error, WorkerDied)
     assert "ended by SIGKILL" in str(error)
     assert found == dict.fromkeys("abc", "fine")
 
 
 def test_a_worker_that_cannot_be_interrupted_is_ended(monkeypatch):
-    monkeypatch.setattr(pool, "GRACE_S", 0.3)
-    monkeypatch.setattr(pool, "LOADING_S", 0.0)
+    monkeypatch.setattr(local, "GRACE_S", 0.3)
+    monkeypatch.setattr(local, "LOADING_S", 0.0)
 
     def run(chunk):
         for item in chunk.items:
