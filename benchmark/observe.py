@@ -102,6 +102,9 @@ def memory_limit(megabytes: int | None) -> Iterator[None]:
         yield
         return
     if not _held:
+        import pyarrow
+
+        pyarrow.allocate_buffer(64)  # its pool reserves a gigabyte at the first use, which is no explainer's
         _held.append(_data_bytes())
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     wanted = _held[0] + (megabytes << 20)

@@ -56,7 +56,9 @@ class Cluster:
         command = [sys.executable, "-m", f"distributed.cli.dask_{kind}", *arguments]
         log = (self.folder / f"{kind}-{len(self.processes)}.log").open("w")
         self.processes.append(
-            subprocess.Popen(command, cwd=cwd, env=self.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
+            subprocess.Popen(
+                command, cwd=cwd, env=self.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+            )
         )
         log.close()
 

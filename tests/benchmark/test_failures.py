@@ -3,6 +3,7 @@
 import os
 import sys
 from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 import torch
@@ -191,3 +192,46 @@ def test_the_command_line_passes_the_limits_on(monkeypatch):
     for words in ([], ["--timeout", "7", "--max-failures", "2"]):
         CliRunner().invoke(app, ["run", "-e", "energy", *words])
     assert seen == [(600.0, None), (7.0, 2)]
+
+
+class Leaking(Toy):
+    """Keeps 40 MB of every clip."""
+
+    name = "leaking"
+    kept: ClassVar[list] = []
+
+    def explain(self, waveform, detector, *, references=None, generator=None):
+        self.kept.append(torch.ones(10_000_000))
+        return super().explain(waveform, detector, generator=generator)
+
+
+class Greedy(Toy):
+    """Asks for more than there is."""
+
+    name = "greedy"
+
+    def explain(self, waveform, detector, *, references=None, generator=None):
+        return bytearray(1 << 31) and super().explain(waveform, detector, generator=generator)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is limited on Linux alone")
+def test_memory_has_a_limit_and_a_leak_ends_with_its_worker(tmp_path):
+    with pytest.raises(NothingMeasuredError, match=r"got greedy with none \(MemoryError: needed more than 200 MB\)"):
+        toy_run(tmp_path / "run", Leaking(), Greedy(), Toy(), task=ToyTask(utterances=2), faithfulness=False, memory_mb=200)
+    results = Results.read(tmp_path / "run")
+    assert statuses(results, "greedy") == {("error", "MemoryError: needed more than 200 MB")}
+    assert statuses(results, "leaking") == {("ok", "")}  # its worker was replaced before the leak could reach the limit
+    assert statuses(results, "toy_explainer") == {("ok", "")}
+    assert Leaking.kept == []  # nothing of it in this process
+    with pytest.raises(NothingMeasuredError, match="got leaking with none"):
+        toy_run(tmp_path / "small", Leaking(), task=SMALL, faithfulness=False, memory_mb=30)
+    with pytest.raises(ValueError, match="memory_mb must be at least 1, got 0"):
+        toy_run(tmp_path / "none", Toy(), memory_mb=0)
+
+
+def test_a_steady_leak_fails_when_it_reaches_the_limit_and_not_before(tmp_path):
+    """Six clips of 40 MB in one worker pass a limit of 150 MB three times; the worker after that starts afresh."""
+    results = toy_run(tmp_path / "run", Leaking(), task=ToyTask(utterances=2), faithfulness=False, memory_mb=150)
+    found = results.frame[(results.frame.explainer == "leaking") & (results.frame.metric == "forwards")]
+    assert sorted(found.status) == ["error"] + ["ok"] * 5
+    assert set(results.frame[results.frame.explainer == "energy"].status) == {"ok"}

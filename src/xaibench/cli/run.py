@@ -23,8 +23,14 @@ def run(
     ] = None,
     seed: Annotated[int, typer.Option(help="seed of everything random")] = 0,
     jobs: Annotated[int | None, typer.Option(min=1, help="worker processes; default: one for each processor")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Dask workers to start: on this machine, or with --slurm as jobs")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="address of a running Dask scheduler, e.g. tcp://host:8786")] = None,
+    slurm: Annotated[bool, typer.Option("--slurm", help="start the workers as Slurm jobs, as dask-jobqueue is configured")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
     timeout: Annotated[float, typer.Option(min=0.001, help="seconds for one explanation; a longer one has failed")] = 600.0,
+    memory: Annotated[
+        int | None, typer.Option(min=1, help="MB that a worker's explanations may take; what needs more has failed (Linux)")
+    ] = None,
     max_failures: Annotated[
         int | None, typer.Option(min=0, help="failed explanations that are tolerated; default: any number, but not all of an explainer")
     ] = None,
@@ -68,6 +74,8 @@ def run(
             timeout_s=timeout,
             causal=causal,
             suite=suite,
+            memory_mb=memory,
+            executor=engine(workers, scheduler, slurm),
         )
     show(results.path)
     if paper:
@@ -76,6 +84,16 @@ def run(
         from xaibench.leaderboard.site import build
 
         typer.echo(f"\nreport: {build(results.path, tasks=by_label(ask.tasks)).resolve().as_uri()}")
+
+
+def engine(workers: int | None, scheduler: str | None, slurm: bool) -> str | None:
+    """Return the specification of the engine that the options name, ``None`` for workers on this machine alone."""
+    if workers is None and scheduler is None and not slurm:
+        return None
+    if scheduler is not None and (slurm or workers is not None):
+        raise ValueError(f"--scheduler must stand alone, got it with {'--slurm' if slurm else '--workers'}; its workers are there already")
+    options = [f"scheduler={scheduler}"] if scheduler else [f"workers={workers or 2}", *(["slurm=true"] if slurm else [])]
+    return f"dask:{','.join(options)}"
 
 
 def show(path: Path) -> None:

@@ -16,6 +16,9 @@ def score(
     faithfulness: Annotated[bool | None, typer.Option("--faithfulness/--no-faithfulness", help="whether to measure curves")] = None,
     causal: Annotated[bool | None, typer.Option("--causal/--no-causal", help="whether to compare with the causal truth")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="worker processes; default: one for each processor")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Dask workers to start: on this machine, or with --slurm as jobs")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="address of a running Dask scheduler")] = None,
+    slurm: Annotated[bool, typer.Option("--slurm", help="start the workers as Slurm jobs")] = False,
     retry_errors: Annotated[bool, typer.Option("--retry-errors", help="try failed scorings again")] = False,
 ) -> None:
     """Score stored heatmaps under the present metrics or another suite; nothing is explained again.
@@ -24,7 +27,7 @@ def score(
     """
     from xaibench.benchmark.rescore import rescore
     from xaibench.cli.progress import bar
-    from xaibench.cli.run import show
+    from xaibench.cli.run import engine, show
 
     with bar("score") as progress:
         results = rescore(
@@ -35,6 +38,7 @@ def score(
             faithfulness=faithfulness,
             causal=causal,
             jobs=jobs,
+            executor=engine(workers, scheduler, slurm),
             retry_errors=retry_errors,
             progress=progress,
         )
