@@ -41,6 +41,12 @@ class AddSegDiff(SpecSegDiff):
             return False, f"its weights were trained on another detector than this {detector.name}; run `xaibench train {self.name}`"
         return True, ""
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot be sampled; the one-shot network sees the spectrogram, which is none of this explainer's business."""
+        super().__post_init__()
+        if self.start != "noise":
+            raise ValueError(f"start must be noise for {self.name}, got {self.start!r}; it must not see the spectrogram")
+
     def source(self, detector: Detector) -> Detector:
         """Return the detector whose features are read."""
         return detector

@@ -11,13 +11,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
+from xaibench.explainers.segdiff.schedulers import DPMSolver
+
 Prediction = Literal["noise", "mask", "logit", "velocity"]
-Sampler = Literal["ddim", "ancestral"]
+Sampler = Literal["ddim", "ancestral", "dpm"]
 
 
 class Estimate(NamedTuple):
@@ -25,6 +27,14 @@ class Estimate(NamedTuple):
 
     mask: Tensor
     noise: Tensor
+
+
+class Start(NamedTuple):
+    """Where a trajectory begins instead of at pure noise."""
+
+    mask: Tensor
+    """Estimate of the mask in [-1, 1], (1, C, F, N)."""
+    time: int
 
 
 @dataclass(frozen=True)
@@ -108,15 +118,16 @@ class Diffusion:
         signal = self.at(times)
         return signal.sqrt() * noise - (1 - signal).sqrt() * mask
 
-    def times(self, n_steps: int) -> list[int]:
-        """Return ``n_steps`` times from the last one down, evenly spaced ("trailing", Lin et al. 2024, table 2).
+    def times(self, n_steps: int, first: int | None = None) -> list[int]:
+        """Return ``n_steps`` times from ``first`` (by default the last one) down, evenly spaced ("trailing", Lin et al. 2024, table 2).
 
         Raises:
             ValueError: If there are fewer times than steps.
         """
-        if not 1 <= n_steps <= self.steps:
-            raise ValueError(f"n_steps must be in 1..{self.steps}, got {n_steps}; the schedule has no more times")
-        return [round(self.steps * (n_steps - i) / n_steps) - 1 for i in range(n_steps)]
+        count = self.steps if first is None else first + 1
+        if not 1 <= n_steps <= count <= self.steps:
+            raise ValueError(f"n_steps must be in 1..{min(count, self.steps)}, got {n_steps}; the schedule has no more times")
+        return [round(count * (n_steps - i) / n_steps) - 1 for i in range(n_steps)]
 
     def ancestral(self, estimate: Estimate, noisy: Tensor, times: Tensor, earlier: Tensor, noise: Tensor) -> Tensor:
         """Draw x_s from q(x_s | x_t, mask) for s < t; the clean estimate itself at s = -1."""
@@ -140,6 +151,7 @@ class Diffusion:
         n_steps: int,
         sampler: Sampler = "ddim",
         eta: float = 0.0,
+        start: Start | None = None,
     ) -> Iterator[Tensor]:
         """Denoise from the last time and yield the estimate of the mask at every step, each (S, C, F, N); the last is the sample.
 
@@ -149,26 +161,32 @@ class Diffusion:
             denoise: Maps noisy masks, times and the previous estimate (or ``None``) to the network's output.
             draw: Returns fresh unit Gaussian noise for all samples, (S, C, F, N).
             n_steps: Evaluations of the network.
-            sampler: ``ddim`` or ``ancestral``.
+            sampler: ``ddim``, ``ancestral`` or ``dpm``.
             eta: Share of noise in DDIM steps.
+            start: Begin at an earlier time, from this mask with the noise of that time, instead of from noise alone.
 
         Raises:
             ValueError: If the sampler is unknown or there are too many steps.
+            MissingExtraError: If ``dpm`` is asked for without diffusers.
         """
-        if sampler not in ("ddim", "ancestral"):
-            raise ValueError(f"sampler must be ddim or ancestral, got {sampler!r}; use ddim")
-        noisy = draw()
-        if self.empty_start:
-            noisy = torch.zeros_like(noisy[:1])
-        previous: Tensor | None = None
-        for time, following in pairwise([*self.times(n_steps), -1]):
-            times, earlier = (torch.full((len(noisy),), at, device=noisy.device) for at in (time, following))
-            estimate = self.read(denoise(noisy, times, previous), noisy, times)
+        if sampler not in get_args(Sampler):
+            raise ValueError(f"sampler must be ddim, ancestral or dpm, got {sampler!r}; use ddim")
+        times = self.times(n_steps, None if start is None else start.time)
+        solver = DPMSolver(self, times) if sampler == "dpm" else None
+        state, previous = draw(), None if start is None else start.mask
+        if start is not None:
+            state = self.noisy(start.mask, torch.full((len(state),), start.time, device=state.device), state)
+        for time, following in pairwise([*times, -1]):
+            shown = torch.zeros_like(state[:1]) if self.empty_start and time == self.steps - 1 else state
+            at, earlier = (torch.full((len(state),), t, device=state.device) for t in (time, following))
+            estimate = self.read(denoise(shown, at[: len(shown)], previous), state, at)
             previous = estimate.mask
             yield previous
             if following < 0:
                 return
-            if sampler == "ancestral":
-                noisy = self.ancestral(estimate, noisy, times, earlier, draw())
+            if solver is not None:
+                state = solver.step(estimate.mask, state, time)
+            elif sampler == "ancestral":
+                state = self.ancestral(estimate, state, at, earlier, draw())
             else:
-                noisy = self.ddim(estimate, times, earlier, draw() if eta > 0 else torch.zeros_like(noisy), eta)
+                state = self.ddim(estimate, at, earlier, draw() if eta > 0 else torch.zeros_like(state), eta)

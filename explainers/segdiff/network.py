@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from xaibench.explainers.segdiff.detail import Detail
 from xaibench.explainers.segdiff.features import FeatureEncoder, Maps
 from xaibench.explainers.segdiff.rrdb import LEAK, RRDB, conv3x3
 
@@ -52,6 +53,9 @@ class NetworkConfig:
     feature_hidden: int = 512
     feature_bands: int = 320
     feature_planes: int = 4
+    detail: int = 0
+    """Channels of the convolutions at full resolution that refine the answer (``detail``); 0 for none."""
+    detail_planes: int = 2
 
     @property
     def multiple(self) -> tuple[int, int]:
@@ -201,14 +205,15 @@ class UNet(nn.Module):
                 self.up.append(Stage(channels + skips.pop(), mult * base, config, downsample=2**level, resize=resize))
                 channels = mult * base
         self.norm, self.last = _norm(channels), _zero(_edge(channels, outputs, config))
+        self.planes = _edge(channels, config.detail_planes * config.stem[0] * config.stem[1], config) if config.detail else None
 
     def embed(self, timesteps: Tensor, dtype: torch.dtype) -> Tensor:
         """Return the time embedding, (B, 4 model_channels)."""
         out: Tensor = self.time(timestep_embedding(timesteps, self.base).to(dtype))
         return out
 
-    def forward(self, x: Tensor, embedding: Tensor, condition: Tensor) -> Tensor:
-        """Return the raw prediction, (B, C', H, W)."""
+    def forward(self, x: Tensor, embedding: Tensor, condition: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the raw prediction, (B, C', H, W), and the planes for ``detail`` where there is one."""
         h = self.first(x) + condition
         skips = [h]
         for module in self.down:
@@ -218,8 +223,8 @@ class UNet(nn.Module):
         h = second(attention(first(h, embedding)), embedding)
         for stage in self.up:
             h = stage(torch.cat([h, skips.pop()], dim=1), embedding)
-        out: Tensor = self.last(nn.functional.silu(self.norm(h)))
-        return out
+        h = nn.functional.silu(self.norm(h))
+        return self.last(h), None if self.planes is None else self.planes(h)
 
 
 def fold(x: Tensor, stem: tuple[int, int]) -> Tensor:
@@ -245,11 +250,16 @@ class Condition(NamedTuple):
     """G(I), (B, model_channels, H, W)."""
     prior: Tensor | None
     """Log-odds of the mask by bin and level alone, (B, C, F, N); ``None`` for networks without a table."""
+    seen: Tensor | None = None
+    """What the refinement at full resolution sees of the image, (B, C', F, N); ``None`` for networks without one."""
 
     def repeat(self, count: int) -> "Condition":
         """Share one clip's condition among ``count`` samples, without copying."""
-        features = self.features.expand(count, -1, -1, -1)
-        return Condition(features, None if self.prior is None else self.prior.expand(count, -1, -1, -1))
+        return Condition(
+            self.features.expand(count, -1, -1, -1),
+            None if self.prior is None else self.prior.expand(count, -1, -1, -1),
+            None if self.seen is None else self.seen.expand(count, -1, -1, -1),
+        )
 
 
 class Table(nn.Module):
@@ -294,6 +304,7 @@ class SegDiffNetwork(nn.Module):
         self.encoder = ImageEncoder(planes * cells, config)
         self.unet = UNet(inputs * cells, config.mask_channels * cells, config)
         self.table = Table(config) if config.table_levels else None
+        self.detail = Detail(planes, config.mask_channels, config.detail, config.detail_planes) if config.detail else None
 
     def condition(self, image: Tensor, maps: Maps = (), frames: int | None = None) -> Condition:
         """Return what images (B, C, F, N) and a detector's maps say; compute it once per clip.
@@ -313,7 +324,7 @@ class SegDiffNetwork(nn.Module):
         if self.features is not None:
             heard = self.features(maps, (image.shape[-2], image.shape[-1]), frames or image.shape[-1])
             image = torch.cat([image, heard.to(image.dtype)], dim=1)
-        return Condition(self.encoder(fold(image, self.config.stem)), prior)
+        return Condition(self.encoder(fold(image, self.config.stem)), prior, None if self.detail is None else self.detail.see(image))
 
     def forward(self, noisy: Tensor, timesteps: Tensor, condition: Condition, estimate: Tensor | None = None) -> Tensor:
         """Predict from a noisy mask.
@@ -327,14 +338,17 @@ class SegDiffNetwork(nn.Module):
         Returns:
             Raw prediction, (B, C, F, N): logits of the mask, noise or velocity, as the diffusion reads it.
         """
+        shown = noisy
         if self.config.self_conditioning:
-            noisy = torch.cat([noisy, torch.zeros_like(noisy) if estimate is None else estimate], dim=1)
+            shown = torch.cat([noisy, torch.zeros_like(noisy) if estimate is None else estimate], dim=1)
         embedding = self.unet.embed(timesteps, noisy.dtype)
-        out: Tensor = unfold(self.unet(fold(noisy, self.config.stem), embedding, condition.features), self.config.stem)
-        if self.table is None or condition.prior is None:
-            return out
-        gain = 1 + self.table.gain(nn.functional.silu(embedding))
-        out = out + gain[:, :, None, None] * condition.prior
+        coarse, planes = self.unet(fold(shown, self.config.stem), embedding, condition.features)
+        out = unfold(coarse, self.config.stem)
+        if self.table is not None and condition.prior is not None:
+            gain = 1 + self.table.gain(nn.functional.silu(embedding))
+            out = out + gain[:, :, None, None] * condition.prior
+        if self.detail is not None and planes is not None and condition.seen is not None:
+            out = self.detail(out, unfold(planes, self.config.stem), noisy, condition.seen)
         return out
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from xaibench.explainers.segdiff.diffusion import Sampler
+from xaibench.explainers.segdiff.diffusion import Sampler, Start
 from xaibench.explainers.segdiff.features import Maps
 from xaibench.explainers.segdiff.network import Condition, SegDiffNetwork
 from xaibench.explainers.segdiff.weights import ModelConfig
@@ -29,6 +29,8 @@ class Sampling:
     eta: float = 0.0
     first_share: float = 0.8
     """Weight of the first estimate in the mean; the samples have the rest. 0 averages samples alone, as the paper does."""
+    start_share: float = 0.5
+    """Share of the schedule at which a trajectory begins that starts from a given estimate of the mask."""
 
 
 class Posterior(NamedTuple):
@@ -47,22 +49,31 @@ def posterior(
     sampling: Sampling,
     maps: Maps = (),
     frames: int | None = None,
+    start: Tensor | None = None,
 ) -> Posterior:
     """Return the posterior of the masks of images (B, C, F, N); one generator per clip, so that a batch equals its singles.
 
     ``one_shot`` networks answer once, from an empty mask; their variance is zero. Networks that read a detector need its ``maps``, which
-    span ``frames`` of the frames.
+    span ``frames`` of the frames. ``start`` holds estimates of the masks in [-1, 1], (B, R, F, N), from which samples are drawn instead of
+    from noise: those of a ``one_shot`` network.
     """
     clips, empty = [], image.new_zeros(1, model.network.mask_channels, *image.shape[-2:])
     for i, generator in enumerate(generators):
         condition = network.condition(image[i : i + 1], tuple(m[i : i + 1] for m in maps), frames)
-        clips.append(_one(network, model, condition, empty, generator, sampling))
+        begin = None if start is None else Start(start[i : i + 1], max(round(sampling.start_share * model.diffusion.steps) - 1, 0))
+        clips.append(_one(network, model, condition, empty, generator, sampling, begin))
     mean, variance = (torch.stack(column) for column in zip(*clips, strict=True))
     return Posterior(mean, variance)
 
 
 def _one(
-    network: SegDiffNetwork, model: ModelConfig, condition: Condition, empty: Tensor, generator: torch.Generator, sampling: Sampling
+    network: SegDiffNetwork,
+    model: ModelConfig,
+    condition: Condition,
+    empty: Tensor,
+    generator: torch.Generator,
+    sampling: Sampling,
+    start: Start | None,
 ) -> tuple[Tensor, Tensor]:
     """Sample one clip, all its samples in one batch; ``empty`` is an empty mask (1, R, F, N). Returns (R, F, N) twice."""
     shape = (sampling.samples, *empty.shape[1:])
@@ -79,9 +90,11 @@ def _one(
         return torch.randn(shape, generator=generator, device=generator.device).to(empty.device)
 
     first = samples = None
-    for estimate in model.diffusion.trajectory(denoise, draw, sampling.steps, sampling.sampler, sampling.eta):
+    for estimate in model.diffusion.trajectory(denoise, draw, sampling.steps, sampling.sampler, sampling.eta, start):
         samples = ((estimate + 1) / 2).clamp(0, 1)  # (S, R, F, N)
         first = samples.mean(0) if first is None else first
+    if start is not None:
+        first = ((start.mask[0] + 1) / 2).clamp(0, 1)
     assert first is not None  # there is at least one step
     assert samples is not None
     return torch.lerp(samples.mean(0), first, sampling.first_share), samples.var(0, unbiased=False)

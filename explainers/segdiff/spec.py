@@ -13,6 +13,7 @@ from torch import Tensor
 
 from xaibench.errors import WeightsError
 from xaibench.explainers.segdiff.data import from_clips
+from xaibench.explainers.segdiff.diffusion import Sampler
 from xaibench.explainers.segdiff.features import Maps
 from xaibench.explainers.segdiff.frontend import FrontEnd
 from xaibench.explainers.segdiff.sampling import Posterior, Sampling, posterior
@@ -20,9 +21,15 @@ from xaibench.explainers.segdiff.training import TrainingConfig, train
 from xaibench.explainers.segdiff.weights import Model, load, preset, shipped
 from xaibench.registry import EXPLAINERS
 from xaibench.tasks.spectrogram import DEFAULT_STFT, STFTConfig
-from xaibench.types import Clip, Detector, Generators, TrainableExplainer, Weights, clip_generators
+from xaibench.types import Clip, Detector, Generators, TrainableExplainer, Weights, clip_generators, content_hash
 
 FALLBACK = "minivoc"
+CHOICES = {
+    "protocol": ("fast", "paper"),
+    "output": ("probability", "deviation"),
+    "sampler": ("ancestral", "ddim", "dpm"),
+    "start": ("noise", "one_shot"),
+}
 PAPER = Sampling(steps=100, samples=32, sampler="ancestral", first_share=0.0)
 
 
@@ -46,6 +53,11 @@ class SegDiffExplainer(TrainableExplainer):
         """Return the detector's features that the network reads: none, for networks that see the spectrogram alone."""
         del waveform, detector
         return ()
+
+    def beginning(self, waveform: Tensor) -> Tensor | None:
+        """Return masks in [-1, 1], (B, R, F, N padded), from which samples are drawn; ``None`` for noise."""
+        del waveform
+        return None
 
     def model(self, detector: Detector | None = None) -> Model:
         """Return the network; it is read once per process. ``detector`` chooses among networks that were trained on one.
@@ -74,7 +86,8 @@ class SegDiffExplainer(TrainableExplainer):
         image = model.config.front.image(waveform, self.stft)
         maps = self.heard(waveform, detector)
         frames = self.stft.frames(waveform.shape[-1])
-        drawn = posterior(network, model.config, image, clip_generators(generator, len(waveform)), self.sampling(), maps, frames)
+        generators = clip_generators(generator, len(waveform))
+        drawn = posterior(network, model.config, image, generators, self.sampling(), maps, frames, self.beginning(waveform))
         mean, variance = (FrontEnd.restore(part[:, channel], self.stft, waveform.shape[-1]) for part in drawn)
         return Posterior(mean, variance)
 
@@ -114,6 +127,10 @@ class SpecSegDiff(SegDiffExplainer):
     steps: int = Sampling.steps
     samples: int = Sampling.samples
     protocol: Literal["fast", "paper"] = "fast"
+    sampler: Sampler = Sampling.sampler
+    """``dpm`` (DPM-Solver++) needs the extra ``diffusion``."""
+    start: Literal["noise", "one_shot"] = "noise"
+    """``one_shot`` starts half-way down the schedule from what ``one_shot``'s weights of the same name say, instead of from noise."""
     output: Literal["probability", "deviation"] = "probability"
     """``deviation`` shows the standard deviation over samples instead: where the explainer is unsure."""
 
@@ -122,14 +139,31 @@ class SpecSegDiff(SegDiffExplainer):
         for name in ("steps", "samples"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}; use the default")
-        if self.protocol not in ("fast", "paper"):
-            raise ValueError(f"protocol must be fast or paper, got {self.protocol!r}; use fast")
-        if self.output not in ("probability", "deviation"):
-            raise ValueError(f"output must be probability or deviation, got {self.output!r}; use probability")
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                *others, last = known
+                raise ValueError(f"{name} must be {', '.join(others)} or {last}, got {getattr(self, name)!r}; use {known[0]}")
 
     def sampling(self) -> Sampling:
         """Return the paper's sampling, or the default one with the fields' counts."""
-        return PAPER if self.protocol == "paper" else Sampling(steps=self.steps, samples=self.samples)
+        return PAPER if self.protocol == "paper" else Sampling(steps=self.steps, samples=self.samples, sampler=self.sampler)
+
+    def state_hash(self) -> str:
+        """Hash the weights, those of the start included."""
+        own = super().state_hash()
+        return own if self.start == "noise" else content_hash([own, load("one_shot", self.chosen(None)).sha256])
+
+    @torch.no_grad()
+    def beginning(self, waveform: Tensor) -> Tensor | None:
+        """Return what the one-shot network of the same name says, where ``start`` asks for it."""
+        if self.start == "noise":
+            return None
+        known, mine = load("one_shot", self.chosen(None)), self.model().config
+        if known.config.recipes != mine.recipes:
+            raise WeightsError(f"one_shot's weights must be of recipes {mine.recipes}, got {known.config.recipes}; use start=noise")
+        image = known.config.front.image(waveform, self.stft)
+        generators = clip_generators(None, len(waveform))
+        return 2 * posterior(known.network.to(waveform.device), known.config, image, generators, Sampling()).mean - 1
 
     def explain(self, waveform: Tensor, detector: Detector, *, references: Tensor | None = None, generator: Generators = None) -> Tensor:
         """Return the mask's probability, or its deviation over samples, (B, F, N) in [0, 1]; the detector is not asked."""

@@ -138,9 +138,10 @@ def start(config: TrainingConfig, device: str = "cpu", examples: Source | None =
     network = config.model.build().to(device)
     if config.initial:
         found, tensors = read(Path(config.initial))
-        if found.network != config.model.network:
+        wanted = config.model.network
+        if found.network not in (wanted, replace(wanted, detail=0)):
             raise WeightsError(f"initial must hold the network that is trained, got {config.initial} of another; train from nothing")
-        network.load_state_dict(tensors)
+        network.load_state_dict(tensors, strict=found.network == wanted)  # a refinement may join a network that had none
     if network.table is not None and examples is not None and (config.recount or not config.initial):
         network.table.log_odds.copy_(examples.log_odds(network.table.rows, *network.table.log_odds.shape[1:]))
     if network.features is not None and examples is not None and not config.initial:

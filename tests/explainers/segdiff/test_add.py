@@ -174,3 +174,5 @@ def test_missing_detectors_and_weights_say_what_to_do(weights: dict[str, str]) -
     assert "xaibench train addsegdiff" in reason
     with pytest.raises(WeightsError, match="addsegdiff must be trained with a detector"):
         AddSegDiff().fit([])
+    with pytest.raises(ValueError, match="start must be noise for addsegdiff"):
+        AddSegDiff(start="one_shot")

@@ -1,12 +1,13 @@
 """Noising and samplers agree with closed forms and with diffusers, and a perfect denoiser recovers the mask."""
 
+import warnings
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from xaibench.explainers.segdiff.diffusion import Diffusion, Estimate
+from xaibench.explainers.segdiff.diffusion import Diffusion, Estimate, Start
 
 FEW = Diffusion(schedule="cosine", zero_terminal_snr=True, prediction="logit", shift=0.3, variance="posterior", empty_start=True)
 THEIRS = {"noise": "epsilon", "mask": "sample", "velocity": "v_prediction"}
@@ -91,7 +92,82 @@ def test_strided_posterior_is_the_product_of_its_steps() -> None:
     assert float((high - low) / 2) == pytest.approx(precision**-0.5, rel=1e-5)
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "ancestral"])
+@pytest.mark.parametrize("n_steps", [3, 8])
+def test_dpm_solver_trajectories_are_those_of_diffusers(n_steps: int) -> None:
+    """The same denoiser, asked by our loop and by theirs, step by step."""
+    ours = Diffusion(prediction="mask")
+    diffusers = pytest.importorskip("diffusers", reason="diffusers is an oracle of this test only")
+    oracle = diffusers.DPMSolverMultistepScheduler(
+        num_train_timesteps=100, beta_start=1e-3, beta_end=0.2, prediction_type="sample", timestep_spacing="trailing"
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        oracle.set_timesteps(n_steps)
+    assert oracle.timesteps.tolist() == ours.times(n_steps)
+    weight = drawn(1, 1, 6, 6, seed=3)
+
+    def denoise(noisy: Tensor, times: Tensor, estimate: Tensor | None) -> Tensor:
+        return torch.tanh(noisy + weight)
+
+    start = drawn(2, 1, 6, 6)
+    mine = list(ours.trajectory(denoise, start.clone, n_steps, "dpm"))[-1]
+    state = start.clone()
+    for time in oracle.timesteps:
+        state = oracle.step(denoise(state, time, None), time, state).prev_sample
+    torch.testing.assert_close(mine, state, atol=1e-4, rtol=1e-4)
+
+
+def test_a_second_order_solver_is_nearer_to_the_flow_than_ddim() -> None:
+    """For a Gaussian mask the posterior mean, and so the probability flow, has a closed form: x_0 = x_T s / sqrt(a s^2 + 1 - a)."""
+    ours, spread = Diffusion(prediction="mask"), 0.5
+    final = drawn(4, 1, 8, 8)
+
+    def denoise(noisy: Tensor, times: Tensor, estimate: Tensor | None) -> Tensor:
+        signal = ours.at(times)
+        return signal.sqrt() * spread**2 / (signal * spread**2 + 1 - signal) * noisy
+
+    signal = float(ours.signal[-1])
+    exact = final * spread / (signal * spread**2 + 1 - signal) ** 0.5
+    errors = {
+        sampler: float((list(ours.trajectory(denoise, final.clone, 12, sampler))[-1] - exact).abs().mean())  # type: ignore[arg-type]
+        for sampler in ("ddim", "dpm")
+    }
+    assert errors["dpm"] < 0.6 * errors["ddim"]
+    assert errors["ddim"] < 0.1
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ancestral", "dpm"])
+def test_a_start_is_noised_to_its_time_and_denoised_from_there(sampler: Any) -> None:
+    ours = Diffusion(prediction="mask")
+    mask, noise, asked = (drawn(1, 1, 8, 8, seed=4) > 0).float() * 2 - 1, drawn(3, 1, 8, 8), []
+
+    def denoise(noisy: Tensor, times: Tensor, estimate: Tensor | None) -> Tensor:
+        asked.append((noisy.clone(), int(times[0]), estimate))
+        return mask.expand_as(noisy)
+
+    estimates = list(ours.trajectory(denoise, noise.clone, 2, sampler, start=Start(mask, 39)))
+    assert [time for _, time, _ in asked] == [39, 19]
+    torch.testing.assert_close(asked[0][0], ours.noisy(mask, torch.tensor([39] * 3), noise))
+    assert asked[0][2] is not None
+    torch.testing.assert_close(estimates[-1], mask.expand_as(noise))
+
+
+def test_deterministic_samplers_spread_from_an_empty_start_too() -> None:
+    """The first estimate sees no noise, but the state it continues from holds the draw, so that samples differ."""
+    states = []
+
+    def denoise(noisy: Tensor, times: Tensor, estimate: Tensor | None) -> Tensor:
+        states.append(noisy)
+        return torch.zeros_like(noisy)
+
+    noise = drawn(4, 1, 16, 16)
+    list(FEW.trajectory(denoise, noise.clone, 2, "ddim"))
+    assert [len(s) for s in states] == [1, 4]
+    assert bool((states[0] == 0).all())
+    torch.testing.assert_close(states[1], (1 - FEW.at(torch.tensor([FEW.times(2)[1]]))).sqrt() * noise)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ancestral", "dpm"])
 @pytest.mark.parametrize("n_steps", [1, 2, 7])
 @pytest.mark.parametrize(
     "diffusion", [Diffusion(), Diffusion(prediction="velocity"), Diffusion(prediction="mask"), FEW], ids=lambda d: d.prediction
@@ -147,5 +223,5 @@ def test_impossible_diffusions_are_refused(options: dict[str, Any], message: str
 def test_impossible_samplings_are_refused() -> None:
     with pytest.raises(ValueError, match=r"n_steps must be in 1..100, got 101"):
         Diffusion().times(101)
-    with pytest.raises(ValueError, match="sampler must be ddim or ancestral, got 'euler'"):
+    with pytest.raises(ValueError, match="sampler must be ddim, ancestral or dpm, got 'euler'"):
         next(Diffusion().trajectory(lambda x, *_: x, lambda: torch.zeros(1, 1, 1, 1), 2, "euler"))  # type: ignore[arg-type]

@@ -112,6 +112,22 @@ def test_the_image_is_encoded_once_per_clip(
     assert (encoded, seen) == ([1], denoised)
 
 
+@pytest.mark.parametrize("sampler", ["ddim", "ancestral", "dpm"])
+def test_every_sampler_draws_masks_that_differ(sampler: str, weights: dict[str, str], waveform: Tensor) -> None:
+    explainer = SpecSegDiff(weights=weights["specsegdiff"], sampler=sampler, steps=3, samples=3)  # type: ignore[arg-type]
+    drawn = explainer.draw(waveform[:1], generators(3))
+    assert bool(torch.isfinite(drawn.mean).all())
+    assert float(drawn.variance.mean()) > 1e-6
+
+
+def test_a_start_from_one_shot_keeps_to_its_answer(waveform: Tensor) -> None:
+    plain, started = (SpecSegDiff(start=start, steps=1, samples=1) for start in ("noise", "one_shot"))  # type: ignore[arg-type]
+    answer = xaibench.load("explainer", "one_shot").explain(waveform[:1], Deaf())
+    near, far = (float((e.explain(waveform[:1], Deaf()) - answer).abs().mean()) for e in (started, plain))
+    assert near < far
+    assert started.state_hash() != plain.state_hash()
+
+
 def test_variance_is_that_of_the_samples(weights: dict[str, str], waveform: Tensor) -> None:
     explainer = SpecSegDiff(weights=weights["specsegdiff"], samples=6)
     drawn = explainer.draw(waveform[:1], generators(3))
@@ -152,6 +168,8 @@ def test_wrong_weights_and_grids_are_refused_with_the_remedy(weights: dict[str, 
         ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"samples": 0}, "samples must be at least 1, got 0"),
         ({"protocol": "slow"}, "protocol must be fast or paper, got 'slow'"),
+        ({"sampler": "euler"}, "sampler must be ancestral, ddim or dpm, got 'euler'"),
+        ({"start": "mask"}, "start must be noise or one_shot, got 'mask'"),
         ({"output": "logits"}, "output must be probability or deviation, got 'logits'"),
     ],
 )

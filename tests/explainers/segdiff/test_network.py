@@ -78,6 +78,25 @@ def test_table_gives_an_untrained_network_its_log_odds() -> None:
     torch.testing.assert_close(out[0, :, 77, 13], network.table.log_odds[:, 77, level])
 
 
+def test_a_refinement_starts_as_the_identity_and_sees_single_cells() -> None:
+    torch.manual_seed(0)
+    plain, config = CONFIGS["tiny"], replace(CONFIGS["tiny"], detail=4)
+    coarse, fine = SegDiffNetwork(plain), SegDiffNetwork(config)
+    for parameter in coarse.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    fine.load_state_dict(coarse.state_dict(), strict=False)
+    image, noisy, times = torch.randn(1, 3, 128, 64), torch.randn(1, 1, 128, 64), torch.tensor([9])
+    with torch.no_grad():
+        torch.testing.assert_close(fine(noisy, times, fine.condition(image)), coarse(noisy, times, coarse.condition(image)))
+        torch.nn.init.normal_(fine.detail.last.weight)
+        seen = [
+            fine.detail(noisy, torch.zeros(1, 2, 128, 64), noisy, fine.detail.see(i))
+            for i in (image, image.index_fill(2, torch.tensor([70]), 0))
+        ]
+    changed = (seen[0] != seen[1]).any(1)[0].any(1).nonzero()[:, 0]
+    assert (int(changed.min()), int(changed.max())) == (65, 75)  # two bins of `see`, two of `reach`, one of `last`
+
+
 def test_grids_that_the_levels_cannot_halve_are_refused() -> None:
     with pytest.raises(ValueError, match=r"image must have bins and frames that are multiples of 16 and 16, got \(1, 3, 513, 253\)"):
         SegDiffNetwork(CONFIGS["tiny"]).condition(torch.zeros(1, 3, 513, 253))
