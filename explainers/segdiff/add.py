@@ -78,7 +78,8 @@ class AddSegDiff(SpecSegDiff):
         """Hash the weights of the task for every detector they ship for."""
         task = FALLBACK if self.weights == "auto" else self.weights
         names = [name for name in shipped(self.name) if name.split("-")[0] == task] or [task]
-        return content_hash([load(self.name, name).sha256 for name in names])
+        hashes = [load(self.name, name).sha256 for name in names]
+        return hashes[0] if len(hashes) == 1 else content_hash(hashes)
 
     def fit(self, pairs: Iterable[Clip]) -> Weights:
         """Refuse: training needs a detector, which this door does not hand over.

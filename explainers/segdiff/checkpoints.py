@@ -49,7 +49,7 @@ def save(run: Run, out: Path | None, key: str) -> None:
         torch.save(state, part)
 
 
-def resume(run: Run, out: Path, key: str) -> None:
+def resume(run: Run, out: Path, key: str, *, write: bool = True) -> None:
     """Continue from the checkpoint in ``out`` where there is one; records after it are dropped, they are about to be made again.
 
     Raises:
@@ -57,7 +57,8 @@ def resume(run: Run, out: Path, key: str) -> None:
     """
     path = out / CHECKPOINT
     if not path.exists():
-        _truncate(out / HISTORY, 0)
+        if write:
+            _truncate(out / HISTORY, 0)
         return
     state = torch.load(path, map_location="cpu", weights_only=True)
     if state["key"] != key:
@@ -68,7 +69,8 @@ def resume(run: Run, out: Path, key: str) -> None:
     run.average = {k: v.to(device) for k, v in state["average"].items()}
     run.best_weights, run.best_scores = state["best_weights"], json.loads(state["best_scores"])
     run.step, run.seconds, run.best = (state["numbers"][k] for k in ("step", "seconds", "best"))
-    _truncate(out / HISTORY, run.step)
+    if write:
+        _truncate(out / HISTORY, run.step)
 
 
 def _truncate(history: Path, step: int) -> None:

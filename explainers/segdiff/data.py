@@ -41,11 +41,6 @@ class Batch(NamedTuple):
     maps: Maps = ()
     """Features of a detector, (B, D, H, W) float32 each."""
 
-    def to(self, device: str) -> "Batch":
-        """Move everything to a device."""
-        image, mask, weight = (t.to(device, non_blocking=True) for t in self[:3])
-        return Batch(image, mask, weight, tuple(m.to(device, non_blocking=True) for m in self.maps))
-
 
 @dataclass(frozen=True)
 class Recipe:
@@ -88,18 +83,22 @@ class Examples:
         """Count the examples."""
         return len(self.images)
 
-    def batch(self, index: Sequence[int]) -> Batch:
-        """Return the examples at ``index``, in that order."""
+    def batch(self, index: Sequence[int], device: str = "cpu") -> Batch:
+        """Return the examples at ``index``, in that order; bytes and bits become numbers on the device, so that little is moved."""
         rows = np.asarray(index)
-        stored = torch.from_numpy(self.images[rows]).float() / 127.5 - 1
+
+        def moved(array: np.ndarray) -> Tensor:
+            return torch.from_numpy(array[rows]).to(device, non_blocking=True)
+
+        stored = moved(self.images).float() / 127.5 - 1
         count, bins, frames = len(rows), self.masks.shape[2], 8 * self.masks.shape[3]
-        ramp = torch.linspace(-1, 1, bins)[None, :, None].expand(count, bins, frames)
+        ramp = torch.linspace(-1, 1, bins, device=device)[None, :, None].expand(count, bins, frames)
         planes = iter(stored.unbind(1))
         shown = [ramp if name == "frequency" else next(planes) for name in self.front.channels]
-        image = torch.stack(shown, dim=1) if shown else torch.zeros(count, 0, bins, frames)
-        maps = tuple(torch.from_numpy(layer[rows]).float() for layer in self.features)
-        mask = torch.from_numpy(np.unpackbits(self.masks[rows], axis=-1)).float()
-        known = torch.from_numpy(self.valid[rows]).float()[:, None, None, :]
+        image = torch.stack(shown, dim=1) if shown else torch.zeros(count, 0, bins, frames, device=device)
+        maps = tuple(moved(layer).float() for layer in self.features)
+        mask = unpack(moved(self.masks))
+        known = moved(self.valid).float()[:, None, None, :]
         return Batch(image, mask, known * (mask.sum((2, 3), keepdim=True) > 0), maps)
 
     def log_odds(self, rows: Callable[[Tensor], Tensor], bins: int, levels: int, strength: float = 50.0) -> Tensor:
@@ -122,6 +121,12 @@ class Examples:
         average = (masked.sum(2, keepdim=True) + 0.05) / (seen.sum(2, keepdim=True) + 1)
         share = (masked + strength * average) / (seen + strength)
         return torch.logit(share.clamp(1e-4, 1 - 1e-4)).float()
+
+
+def unpack(bits: Tensor) -> Tensor:
+    """Turn bytes (..., N / 8) into (..., N) float32 of their bits, the highest first, as ``numpy.packbits`` stored them."""
+    shifts = torch.arange(7, -1, -1, device=bits.device, dtype=torch.uint8)
+    return ((bits[..., None] >> shifts) & 1).flatten(-2).float()
 
 
 Row = tuple[np.ndarray, ...]

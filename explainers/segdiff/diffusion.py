@@ -102,6 +102,10 @@ class Diffusion:
         signal = self.at(times)
         return signal.sqrt() * mask + (1 - signal).sqrt() * noise
 
+    def shown(self, state: Tensor, times: Tensor) -> Tensor:
+        """Return what the denoiser is shown of noisy masks: an empty one at the last time of an empty start, else the state itself."""
+        return state * (times < self.steps - 1)[:, None, None, None] if self.empty_start else state
+
     def read(self, output: Tensor, noisy: Tensor, times: Tensor) -> Estimate:
         """Turn a denoiser's output into its estimates of mask and noise."""
         signal = self.at(times)

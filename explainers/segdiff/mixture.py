@@ -50,9 +50,9 @@ class Mixture:
         """Count the examples of an epoch."""
         return self._ends[-1]
 
-    def batch(self, index: Sequence[int]) -> Batch:
+    def batch(self, index: Sequence[int], device: str = "cpu") -> Batch:
         """Return the examples at ``index``, in that order."""
-        rows = [self._one(i) for i in index]
+        rows = [self._one(i, device) for i in index]
         image, mask, weight = (torch.cat(column) for column in zip(*(row[:3] for row in rows), strict=True))
         return Batch(image, mask, weight, tuple(torch.cat(layer) for layer in zip(*(row.maps for row in rows), strict=True)))
 
@@ -60,7 +60,7 @@ class Mixture:
         """Count the masks of the first part (see ``Examples.log_odds``)."""
         return self.parts[0].log_odds(rows, bins, levels)
 
-    def _one(self, index: int) -> Batch:
+    def _one(self, index: int, device: str) -> Batch:
         part = bisect_right(self._ends, index)
         start = self._ends[part - 1] if part else 0
-        return self.parts[part].batch([(index - start) % len(self.parts[part])])
+        return self.parts[part].batch([(index - start) % len(self.parts[part])], device)

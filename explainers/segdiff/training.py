@@ -1,31 +1,33 @@
 """Train a SegDiff network, or the same network as a plain segmenter, on the training pairs of a task.
 
-The denoiser predicts the mask itself: binary cross-entropy (and soft Dice) between its logits and the clean mask, so that its estimate is
-the posterior mean. Most of a mask survives most noise, hence a share of all steps is at the last time, where only the spectrogram can help.
+Most of a mask survives most noise, hence a share of all steps is at the last time, where only the spectrogram can help (``objective``).
 ``one_shot`` is the ablation: it sees an empty mask instead of a noisy one, always at the last time step.
 
-A step's randomness depends on the seed and its number alone, so a run that was killed and resumed gives the losses of one that was not.
+A step's randomness depends on the seed, its number and the place in the batch alone, so a run that was killed and resumed gives the
+losses of one that was not.
 """
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from xaibench.errors import WeightsError
 from xaibench.explainers.segdiff.augmentation import Augmentation
 from xaibench.explainers.segdiff.checkpoints import Run, log, resume, save
 from xaibench.explainers.segdiff.data import Batch, Examples, Recipe
 from xaibench.explainers.segdiff.evaluation import evaluate
+from xaibench.explainers.segdiff.fleet import Fleet
 from xaibench.explainers.segdiff.mixture import Mixture
 from xaibench.explainers.segdiff.network import SegDiffNetwork
-from xaibench.explainers.segdiff.weights import ModelConfig, read
+from xaibench.explainers.segdiff.objective import Objective, draw, generator_of, known_cells
+from xaibench.explainers.segdiff.weights import ModelConfig, assemble, read
 from xaibench.types import content_hash
 
 STANDARDISED = 64
@@ -57,6 +59,10 @@ class TrainingConfig:
     """Weights file to start from; empty for random ones."""
     precision: str = "float32"
     """``bf16`` runs the network under autocast."""
+    teacher: str = ""
+    """Weights file of a network of the same configuration from which the student learns; empty for training on the masks."""
+    student_steps: int = 0
+    """Steps that the student is to need; training then happens at their times alone."""
     copies: int = 2
     """Examples made of each pair: itself and augmented ones."""
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -68,6 +74,8 @@ class TrainingConfig:
         for name in ("steps", "batch_size", "evaluate_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}; raise it")
+        if bool(self.teacher) != bool(self.student_steps) or (self.teacher and self.model.method == "one_shot"):
+            raise ValueError(f"teacher and student_steps must come together, got {self.teacher!r} and {self.student_steps}; set both")
         if self.crop_frames and self.model.network.features:
             raise ValueError(f"crop_frames must be 0 where a detector's features are read, got {self.crop_frames}; leave it out")
         if self.precision not in ("float32", "bf16"):
@@ -104,7 +112,7 @@ def train(
         examples: Training examples.
         dev: Development examples; the average weights that score best on them are kept. Without them the last ones are.
         out: Folder of the checkpoint and of ``history.jsonl``; ``None`` keeps nothing.
-        device: ``cpu``, ``cuda``, ...
+        device: ``cpu``, ``cuda``, ...; under torchrun each process takes one of its kind.
         report: Called with a record after every step and every evaluation.
         stop_after: End after this step although the run is longer.
 
@@ -115,20 +123,25 @@ def train(
         WeightsError: If the checkpoint belongs to another run, or the initial weights to another network.
     """
     key = content_hash({"config": asdict(config), "examples": len(examples), "pairs": examples.pairs})
-    run = start(config, device, examples)
+    fleet = Fleet(device)
+    run = start(config, fleet.device, examples)
     if out is not None:
-        resume(run, Path(out), key)
+        resume(run, Path(out), key, write=fleet.first)
+    objective = fleet.join(Objective(run.network, config, _teacher(config, fleet.device)))
     last = min(config.steps, stop_after or config.steps)
     while run.step < last:
         began = time.perf_counter()
-        record: dict[str, Any] = {"step": run.step + 1, "loss": step(run, config, examples, device)}
+        record: dict[str, Any] = {"step": run.step + 1, "loss": step(run, config, examples, objective, fleet)}
         run.seconds += time.perf_counter() - began
         if run.step % config.evaluate_every == 0 or run.step == config.steps:
-            record |= _assess(run, config, dev, device)
-            save(run, out, key)
-        log(record, out)
-        if report is not None:
-            report(record)
+            if fleet.first:
+                record |= _assess(run, config, dev, fleet.device)
+                save(run, out, key)
+            fleet.wait()
+        if fleet.first:
+            log(record, out)
+            if report is not None:
+                report(record)
     return run
 
 
@@ -152,16 +165,34 @@ def start(config: TrainingConfig, device: str = "cpu", examples: Source | None =
     return Run(network, {k: v.detach().clone() for k, v in network.state_dict().items()}, optimizer)
 
 
-def step(run: Run, config: TrainingConfig, examples: Source, device: str = "cpu") -> float:
-    """Train on one batch and return its loss."""
-    generator = torch.Generator().manual_seed(int(content_hash({"seed": config.seed, "step": run.step})[:15], 16))
-    drawn = crop(examples.batch(_order(len(examples), config, run.step)), config.crop_frames, generator)
-    batch = drawn.to(device)
+def _teacher(config: TrainingConfig, device: str) -> SegDiffNetwork | None:
+    """Return the network that a student learns from.
+
+    Raises:
+        WeightsError: If it is another network than the student.
+    """
+    if not config.teacher:
+        return None
+    model = assemble(*read(Path(config.teacher)))
+    if (model.config.network, model.config.diffusion) != (config.model.network, config.model.diffusion):
+        raise WeightsError(f"teacher must be the network that is trained, got {config.teacher} of another; distil equal networks")
+    return model.network.to(device)
+
+
+def step(run: Run, config: TrainingConfig, examples: Source, objective: nn.Module, fleet: Fleet) -> float:
+    """Train on one batch, of which this process takes its share, and return the loss of the whole."""
+    order = _order(len(examples), config, run.step)
+    places = fleet.share(range(len(order)))
+    batch = examples.batch([order[place] for place in places], fleet.device)
+    batch = crop(batch, config.crop_frames, [generator_of(config.seed, run.step, -2 - place) for place in places])
+    drawn = draw(config, run.step, places, tuple(batch.mask.shape[1:]))
+    drawn = drawn._replace(times=drawn.times.to(fleet.device), noise=drawn.noise.to(fleet.device))
     for group in run.optimizer.param_groups:
         group["lr"] = config.learning_rate * _schedule(run.step, config)
     run.network.train()
-    with torch.autocast(torch.device(device).type, torch.bfloat16) if config.precision == "bf16" else nullcontext():
-        value = loss(run.network, config, batch, generator, examples.frames)
+    kind = torch.device(fleet.device).type
+    with torch.autocast(kind, torch.bfloat16) if config.precision == "bf16" else nullcontext():
+        value = objective(batch, drawn, examples.frames or None, fleet.mean(known_cells(batch)))
     run.optimizer.zero_grad(set_to_none=True)
     torch.autograd.backward(value)
     nn.utils.clip_grad_norm_(run.network.parameters(), config.clip_norm)
@@ -170,59 +201,17 @@ def step(run: Run, config: TrainingConfig, examples: Source, device: str = "cpu"
     decay = min(config.ema, (1 + run.step) / (10 + run.step))
     with torch.no_grad():
         torch._foreach_lerp_(list(run.average.values()), list(run.network.state_dict().values()), 1 - decay)
-    return float(value.detach())
+    return float(fleet.mean(value.detach()))
 
 
-def crop(batch: Batch, frames: int, generator: torch.Generator) -> Batch:
+def crop(batch: Batch, frames: int, generators: Sequence[torch.Generator]) -> Batch:
     """Cut ``frames`` frames from each example at a place of its own; 0 keeps the batch as it is."""
     total = batch.image.shape[-1]
     if not 0 < frames < total:
         return batch
-    starts = torch.randint(0, total - frames + 1, (len(batch.image),), generator=generator).tolist()
+    starts = [int(torch.randint(0, total - frames + 1, (), generator=g)) for g in generators]
     image, mask, weight = (torch.stack([t[i, ..., s : s + frames] for i, s in enumerate(starts)]) for t in batch[:3])
     return Batch(image, mask, weight)
-
-
-def loss(network: SegDiffNetwork, config: TrainingConfig, batch: Batch, generator: torch.Generator, frames: int | None = None) -> Tensor:
-    """Return the loss of a batch: one draw of time and noise for each example; a detector's maps span ``frames`` frames."""
-    diffusion, target = config.model.diffusion, 2 * batch.mask - 1
-    count, last = len(target), diffusion.steps - 1
-    times = torch.randint(0, diffusion.steps, (count,), generator=generator)
-    times = torch.where(torch.rand(count, generator=generator) < config.terminal_share, last, times).to(target.device)
-    noise = torch.randn(target.shape, generator=generator).to(target.device)
-    if config.model.method == "one_shot":
-        times, noisy = torch.full_like(times, last), torch.zeros_like(target)
-    else:
-        noisy = diffusion.noisy(target, times, noise)
-        if diffusion.empty_start:
-            noisy = noisy * (times < last)[:, None, None, None]
-    condition = network.condition(batch.image, batch.maps, frames)
-    estimate = None
-    if network.config.self_conditioning and float(torch.rand((), generator=generator)) < 0.5:
-        with torch.no_grad():
-            estimate = diffusion.read(network(noisy, times, condition), noisy, times).mask
-    output = network(noisy, times, condition, estimate).float()
-    if diffusion.prediction == "logit" or config.model.method == "one_shot":
-        return segmentation_loss(output, batch, config.positive_weight, config.dice_weight)
-    wanted = {"noise": noise, "mask": target, "velocity": diffusion.velocity(target, times, noise)}[diffusion.prediction]
-    error: Tensor = ((output - wanted) ** 2 * batch.weight).sum() / _cells(batch)
-    return error
-
-
-def segmentation_loss(logits: Tensor, batch: Batch, positive_weight: float, dice_weight: float) -> Tensor:
-    """Return mean cross-entropy over known cells, plus ``dice_weight`` times one minus soft Dice (Milletari et al. 2016)."""
-    weight = batch.weight * (1 + (positive_weight - 1) * batch.mask)
-    entropy = nn.functional.binary_cross_entropy_with_logits(logits, batch.mask, weight=weight.expand_as(logits), reduction="sum")
-    total = entropy / _cells(batch)
-    if dice_weight:
-        soft = logits.sigmoid() * batch.weight
-        overlap = 2 * (soft * batch.mask).sum((2, 3)) + 1
-        total = total + dice_weight * (1 - overlap / (soft.sum((2, 3)) + (batch.mask * batch.weight).sum((2, 3)) + 1)).mean()
-    return total
-
-
-def _cells(batch: Batch) -> Tensor:
-    return (batch.weight.sum() * batch.mask.shape[2]).clamp(min=1)
 
 
 def _order(count: int, config: TrainingConfig, number: int) -> list[int]:

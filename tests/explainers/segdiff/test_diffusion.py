@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from xaibench.explainers.segdiff.diffusion import Diffusion, Estimate, Start
+from xaibench.explainers.segdiff.distillation import two_steps_as_one
 
 FEW = Diffusion(schedule="cosine", zero_terminal_snr=True, prediction="logit", shift=0.3, variance="posterior", empty_start=True)
 THEIRS = {"noise": "epsilon", "mask": "sample", "velocity": "v_prediction"}
@@ -150,6 +151,33 @@ def test_a_start_is_noised_to_its_time_and_denoised_from_there(sampler: Any) -> 
     torch.testing.assert_close(asked[0][0], ours.noisy(mask, torch.tensor([39] * 3), noise))
     assert asked[0][2] is not None
     torch.testing.assert_close(estimates[-1], mask.expand_as(noise))
+
+
+@pytest.mark.parametrize("student_steps", [1, 2, 4, 100])
+@pytest.mark.parametrize("diffusion", [Diffusion(prediction="mask"), FEW], ids=["linear", "empty start"])
+def test_a_perfect_teacher_hands_down_the_mask(diffusion: Diffusion, student_steps: int) -> None:
+    mask = (drawn(3, 1, 8, 8, seed=4) > 0).float() * 2 - 1
+    logit = diffusion.prediction == "logit"
+    times = torch.tensor([diffusion.times(student_steps)[i % student_steps] for i in range(3)])
+    state = diffusion.noisy(mask, times, drawn(3, 1, 8, 8))
+    target = two_steps_as_one(diffusion, lambda noisy, at: 40 * mask if logit else mask, state, times, student_steps)
+    torch.testing.assert_close(target, mask, atol=2e-3, rtol=0)
+
+
+def test_a_student_that_follows_its_target_arrives_where_two_steps_of_the_teacher_do() -> None:
+    ours, weight = Diffusion(prediction="mask"), drawn(1, 1, 6, 6, seed=3)
+    state = drawn(2, 1, 6, 6)
+    teach = lambda noisy, times, _=None: torch.tanh(noisy + weight)  # noqa: E731
+    *_, twice = ours.trajectory(teach, state.clone, 4, "ddim")
+    reached = []
+
+    def student(noisy: Tensor, times: Tensor, estimate: Tensor | None) -> Tensor:
+        reached.append(int(times[0]))
+        return two_steps_as_one(ours, teach, noisy, times, 2)
+
+    *_, once = ours.trajectory(student, state.clone, 2, "ddim")
+    assert reached == [99, 49]
+    torch.testing.assert_close(once, twice, atol=1e-4, rtol=1e-4)
 
 
 def test_deterministic_samplers_spread_from_an_empty_start_too() -> None:

@@ -188,6 +188,17 @@ def test_shipped_weights_are_small_and_match_their_card(path: Path) -> None:
     assert set(card["dev"]) >= set(RECIPES)
 
 
+@pytest.mark.parametrize("path", SHIPPED_FILES, ids=lambda p: p.stem)
+def test_a_task_takes_the_weights_that_ship_for_it(path: Path) -> None:
+    method, _, task = path.stem.partition("-")
+    assert xaibench.load("explainer", method).bind(task).weights == task
+    assert xaibench.load("explainer", method, weights="mine.safetensors").bind(task).weights == "mine.safetensors"
+
+
+def test_all_weights_together_stay_small() -> None:
+    assert sum(path.stat().st_size for path in SHIPPED_FILES) < 25_000_000
+
+
 @pytest.fixture(scope="module")
 def scores() -> dict[tuple[str, str], float]:
     """GDice in percent of explainers and the strongest control on a few test pairs of the embedded task."""

@@ -17,7 +17,8 @@ from xaibench.explainers.segdiff.data import Batch, Examples, Recipe, augment, c
 from xaibench.explainers.segdiff.evaluation import evaluate, generalized_dice, reliability
 from xaibench.explainers.segdiff.frontend import FrontEnd
 from xaibench.explainers.segdiff.job import train_explainer
-from xaibench.explainers.segdiff.training import TrainingConfig, segmentation_loss, start, train
+from xaibench.explainers.segdiff.objective import segmentation_loss
+from xaibench.explainers.segdiff.training import TrainingConfig, start, train
 from xaibench.explainers.segdiff.weights import assemble, preset, read, write
 from xaibench.tasks.masks import truth
 from xaibench.types import Clip, Pair, Split, Task
@@ -220,6 +221,40 @@ def test_reliability_knows_calibrated_from_overconfident_probabilities() -> None
     sure = reliability((probability > 0.5).float(), torch.zeros(200_000), mask)
     assert sure["calibration_error"] == pytest.approx(0.25, abs=0.01)
     assert sure["deviation_correlation"] == 0
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
+    pytest.importorskip("accelerate", reason="accelerate joins the processes")
+    alone: list[float] = []
+    train(config(batch_size=4), examples(), report=lambda r: alone.append(r["loss"]))
+    script = tmp_path / "run.py"
+    script.write_text(
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "import torch; torch.set_num_threads(1)\n"
+        "from pathlib import Path; from test_training import config, examples, train\n"
+        f"train(config(batch_size=4), examples(), out=Path({str(tmp_path / 'out')!r}))\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
+    done = subprocess.run(command, check=False, capture_output=True, timeout=250)
+    assert done.returncode == 0, done.stderr[-2000:]
+    together = [r["loss"] for r in records(tmp_path / "out")]
+    assert together == pytest.approx(alone, rel=2e-3)
+    assert len(together) == 8
+
+
+def test_a_student_learns_from_its_teacher(tmp_path: Path) -> None:
+    made, path = examples(), tmp_path / "teacher.safetensors"
+    teacher = train(config(steps=4), made)
+    write(path, config().model, teacher.best_weights, {})
+    student = config(steps=4, initial=str(path), teacher=str(path), student_steps=2)
+    losses: list[float] = []
+    train(student, made, report=lambda r: losses.append(r["loss"]))
+    assert all(np.isfinite(losses))
+    with pytest.raises(WeightsError, match="teacher must be the network that is trained"):
+        train(replace(student, model=replace(student.model, network=replace(student.model.network, detail=2))), made)
+    with pytest.raises(ValueError, match="teacher and student_steps must come together"):
+        config(teacher=str(path))
 
 
 @pytest.mark.parametrize(
