@@ -19,7 +19,11 @@ from torch import Tensor, nn
 
 from xaibench.explainers.segdiff.detail import Detail
 from xaibench.explainers.segdiff.features import FeatureEncoder, Maps
+from xaibench.explainers.segdiff.folding import fold, unfold
 from xaibench.explainers.segdiff.rrdb import LEAK, RRDB, conv3x3
+from xaibench.explainers.segdiff.table import Table
+
+__all__ = ["CONFIGS", "Condition", "ImageEncoder", "NetworkConfig", "SegDiffNetwork", "fold", "parameters", "unfold"]
 
 
 @dataclass(frozen=True)
@@ -227,22 +231,6 @@ class UNet(nn.Module):
         return self.last(h), None if self.planes is None else self.planes(h)
 
 
-def fold(x: Tensor, stem: tuple[int, int]) -> Tensor:
-    """Fold blocks of (f, n) cells into channels: (B, C, F, N) to (B, C f n, F / f, N / n)."""
-    batch, channels, bins, frames = x.shape
-    f, n = stem
-    blocks = x.reshape(batch, channels, bins // f, f, frames // n, n)
-    return blocks.permute(0, 1, 3, 5, 2, 4).reshape(batch, channels * f * n, bins // f, frames // n)
-
-
-def unfold(x: Tensor, stem: tuple[int, int]) -> Tensor:
-    """Undo ``fold``."""
-    f, n = stem
-    batch, channels, height, width = x.shape
-    blocks = x.reshape(batch, channels // (f * n), f, n, height, width)
-    return blocks.permute(0, 1, 4, 2, 5, 3).reshape(batch, channels // (f * n), height * f, width * n)
-
-
 class Condition(NamedTuple):
     """What a clip's image says, computed once for all steps and samples."""
 
@@ -262,33 +250,6 @@ class Condition(NamedTuple):
         )
 
 
-class Table(nn.Module):
-    """Log-odds that a cell of this bin and level is masked, counted on training examples: where a small network starts from."""
-
-    def __init__(self, config: NetworkConfig) -> None:
-        super().__init__()
-        self.channel = config.table_channel
-        self.register_buffer("log_odds", torch.zeros(config.mask_channels, config.table_bins, config.table_levels))
-        self.gain = nn.Linear(4 * config.model_channels, config.mask_channels)
-        nn.init.zeros_(self.gain.weight)
-        nn.init.zeros_(self.gain.bias)
-        self.log_odds: Tensor
-
-    def rows(self, image: Tensor) -> Tensor:
-        """Return each cell's place among the table's bins x levels, (B, F, N) int64."""
-        levels = self.log_odds.shape[2]
-        if levels == 1:  # a table by bin alone needs no level
-            return torch.arange(image.shape[2], device=image.device)[None, :, None].expand(len(image), -1, image.shape[3])
-        level = ((image[:, self.channel] + 1) / 2 * levels).long().clamp(0, levels - 1)
-        return level + levels * torch.arange(image.shape[2], device=image.device)[None, :, None]
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Look up images (B, C', F, N): log-odds (B, C, F, N)."""
-        flat = self.log_odds.flatten(1)
-        out: Tensor = flat[:, self.rows(image)].transpose(0, 1)
-        return out
-
-
 class SegDiffNetwork(nn.Module):
     """G and the U-Net together, on the full grid."""
 
@@ -303,7 +264,11 @@ class SegDiffNetwork(nn.Module):
         planes = config.image_channels + (self.features.channels if self.features else 0)
         self.encoder = ImageEncoder(planes * cells, config)
         self.unet = UNet(inputs * cells, config.mask_channels * cells, config)
-        self.table = Table(config) if config.table_levels else None
+        self.table = (
+            Table(config.mask_channels, config.table_bins, config.table_levels, config.table_channel, 4 * config.model_channels)
+            if config.table_levels
+            else None
+        )
         self.detail = Detail(planes, config.mask_channels, config.detail, config.detail_planes) if config.detail else None
 
     def condition(self, image: Tensor, maps: Maps = (), frames: int | None = None) -> Condition:
