@@ -12,7 +12,7 @@ from xaibench.benchmark.suite import Suite
 from xaibench.benchmark.units import first_line
 from xaibench.errors import PluginError
 from xaibench.registry import DETECTORS, EXPLAINERS, TASKS
-from xaibench.tasks.recipes import PLANTED
+from xaibench.tasks.recipes import CLEAN, PLANTED
 from xaibench.tasks.spectrogram import DEFAULT_STFT, STFTConfig
 from xaibench.types import Control, Detector, Explainer, Pair, Task
 
@@ -78,7 +78,9 @@ class World:
         if known is None:
             known = self.explainers[label]
             names = {f.name for f in fields(known)}
-            told = recipe if recipe != PLANTED.name or self.is_control(label) else ""  # a segmenter looks for what it was trained for
+            told = (
+                recipe if recipe not in (PLANTED.name, CLEAN.name) or self.is_control(label) else ""
+            )  # a segmenter looks for what it was trained for
             wanted: dict[str, Any] = {"recipe": told, "stft": self.stft(task)}
             known = replace(known, **{name: value for name, value in wanted.items() if name in names and value != ""})
             known = known.bind(self.tasks[task].name)

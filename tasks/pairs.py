@@ -69,7 +69,7 @@ def split_by_speaker(pairs: Sequence[Pair], *, dev: float = 0.1, test: float = 0
         raise ValueError(
             f"dev and test must be shares in 0..1 that leave some for training, got {dev} and {test}; use for example 0.1 and 0.2"
         )
-    groups = _linked_speakers(pairs)
+    groups = linked_speakers(pairs)
     shares: list[tuple[Split, float]] = [(split, share) for split, share in (("test", test), ("dev", dev)) if share > 0]  # type: ignore[misc]
     if len(groups) <= len(shares):
         found = f"{len(groups)} for {len(shares) + 1} splits"
@@ -256,7 +256,7 @@ class PairedTask(Task):
         return content_hash({"name": self.name, "version": self.version, "pairs": rows})
 
 
-def _linked_speakers(pairs: Iterable[Pair]) -> list[list[str]]:
+def linked_speakers(pairs: Iterable[Pair]) -> list[list[str]]:
     """Group speakers who share an utterance id, directly or through others; each group sorted."""
     speakers: dict[str, set[str]] = defaultdict(set)
     for p in pairs:

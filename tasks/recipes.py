@@ -92,6 +92,8 @@ RECIPES: dict[str, MaskRecipe] = {
 """All named recipes of twins; the first two are official columns."""
 TIME = MaskRecipe("time-v1", "time")
 """Frames that labels call fake, at every frequency: the truth of corpora without twins; only the time marginal may be scored against it."""
+CLEAN = MaskRecipe("clean-pair-v1", "planted")
+"""The mask of the pair before it was degraded (``tasks/degradation.py``), carried in ``Clip.planted``."""
 PLANTED = MaskRecipe("planted-v1", "planted")
 """The region that a task planted (``Clip.planted``), whatever the twins' spectra say; what smooths and floors has no effect on it."""
 
@@ -104,7 +106,7 @@ def recipe(name: str | MaskRecipe) -> MaskRecipe:
     """
     if isinstance(name, MaskRecipe):
         return name
-    special = {TIME.name: TIME, PLANTED.name: PLANTED}
+    special = {r.name: r for r in (TIME, PLANTED, CLEAN)}
     if name in special:
         return special[name]
     if name not in RECIPES:

@@ -1,7 +1,7 @@
 """`xaibench run`: the main job."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -42,6 +42,12 @@ def run(
     causal: Annotated[
         bool | None, typer.Option("--causal/--no-causal", help="compare with the causal truth; default: only with --full")
     ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="seen, unseen-vocoder, unseen-speaker, cross-corpus or degraded: a run for each leg, and one table")
+    ] = None,
+    fit_steps: Annotated[
+        int, typer.Option(min=0, help="with --protocol: train the explainer's network on each leg for this many steps")
+    ] = 0,
     report: Annotated[bool, typer.Option("--report/--no-report", help="write the HTML leaderboard at the end")] = True,
 ) -> None:
     """Explain, score and rank: prints the table with intervals and controls and writes the HTML leaderboard.
@@ -55,6 +61,18 @@ def run(
 
     paper = paper_of(suite)
     ask = line_up(paper, explainer or [], task or [], data or [], detector)
+    if protocol is not None:
+        options = {
+            "detector": ask.detector,
+            "seed": seed,
+            "jobs": jobs,
+            "device": device,
+            "full": full,
+            "timeout_s": timeout,
+            "fresh": fresh,
+        }
+        _protocol(protocol, ask.explainers, ask.tasks, out, limit, fit_steps, {**options, "suite": suite, "causal": causal})
+        return
     with bar("run") as progress:
         results = benchmark(
             explainers=ask.explainers,
@@ -94,6 +112,18 @@ def engine(workers: int | None, scheduler: str | None, slurm: bool) -> str | Non
         raise ValueError(f"--scheduler must stand alone, got it with {'--slurm' if slurm else '--workers'}; its workers are there already")
     options = [f"scheduler={scheduler}"] if scheduler else [f"workers={workers or 2}", *(["slurm=true"] if slurm else [])]
     return f"dask:{','.join(options)}"
+
+
+def _protocol(
+    protocol: str, explainers: Any, tasks: Any, out: Path | None, limit: int | None, fit_steps: int, options: dict[str, Any]
+) -> None:
+    from xaibench.benchmark.protocols import run_protocol
+    from xaibench.cli.progress import bar
+
+    with bar(protocol) as progress:
+        place = out or Path("runs") / protocol
+        table = run_protocol(protocol, explainers, tasks, out=place, limit=limit, fit_steps=fit_steps, progress=progress, **options)
+    typer.echo(f"{table}\n{table.read_text(encoding='utf-8')}")
 
 
 def show(path: Path) -> None:
