@@ -2,6 +2,7 @@
 
 import inspect
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -40,8 +41,16 @@ def _state(registry: Registry, name: str) -> str:
 def info(
     kind: Annotated[str, typer.Argument(help="explainer, detector, task, vocoder or metric")],
     name: Annotated[str, typer.Argument(help="its name, see `xaibench list`")],
+    masks: Annotated[bool, typer.Option("--masks", help="of a task: measure its ground truth and write a page with pictures")] = False,
+    data: Annotated[str, typer.Option(help="with --masks: folder of the task's corpus")] = "",
+    recipe: Annotated[str, typer.Option(help="with --masks: mask recipe")] = "sym-floor60-v1",
+    limit: Annotated[int, typer.Option(min=1, help="with --masks: clips, taken utterance by utterance")] = 48,
+    out: Annotated[Path, typer.Option(help="with --masks: folder for masks.html and masks.json")] = Path("masks"),
 ) -> None:
     """Explain one plugin: what it is, where it comes from, its options with their defaults."""
+    if masks:
+        _masks(kind, name, data, recipe, limit, out)
+        return
     from rich.console import Console
     from rich.markup import escape
 
@@ -58,6 +67,21 @@ def info(
     options = _options(target)
     if options.row_count:
         console.print(options)
+
+
+def _masks(kind: str, name: str, data: str, recipe: str, limit: int, out: Path) -> None:
+    from xaibench.benchmark.mask_quality import mask_quality
+    from xaibench.cli.progress import bar
+    from xaibench.leaderboard.mask_page import build_mask_page, mask_text
+    from xaibench.registry import TASKS
+
+    if kind.removesuffix("s") != "task":
+        raise UnknownNameError(f"--masks must be asked of a task, got {kind}; use for example `xaibench info task minivoc --masks`")
+    task = TASKS.load(name, **({"data": data} if data else {}))
+    with bar("masks") as advance:
+        quality = mask_quality(task, recipe, limit, progress=advance)
+    typer.echo(mask_text(quality))
+    typer.echo(f"\npage: {build_mask_page(quality, out).resolve().as_uri()}")
 
 
 def _facts(target: Any) -> list[tuple[str, str]]:
