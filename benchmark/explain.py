@@ -5,7 +5,7 @@ The explainer sees a waveform and a detector. Twin, mask, vocoder and speaker st
 
 import math
 import re
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from statistics import median
 
 import torch
@@ -59,10 +59,31 @@ def explain_unit(world: World, planned: PlannedClip, clip: Clip, unit: Unit, sea
     )
 
 
+@dataclass(frozen=True)
+class Variation:
+    """What is asked instead of the unit's own question; ``None`` leaves a part as it is."""
+
+    detector: Detector | None = None
+    waveform: Tensor | None = None
+    """(T,)."""
+    seed: int | None = None
+
+
+def explain_varied(world: World, planned: PlannedClip, clip: Clip, unit: Unit, variation: Variation) -> Tensor:
+    """Explain once more under a variation, by the same rules; return the map (F, N), which is not stored.
+
+    Raises:
+        Exception: Whatever the explainer raises, or ``InvalidHeatmapError``.
+    """
+    detector = variation.detector or world.detectors[unit.detector]
+    return _explain(world, planned, clip, unit, Meter(detector), Seal(detector), variation)[0]
+
+
 def _explain(
-    world: World, planned: PlannedClip, clip: Clip, unit: Unit, meter: Meter, seal: Seal
+    world: World, planned: PlannedClip, clip: Clip, unit: Unit, meter: Meter, seal: Seal, variation: Variation | None = None
 ) -> tuple[Tensor, dict[str, float | None]]:
-    detector = world.detectors[unit.detector]
+    asked = variation or Variation()
+    detector = asked.detector or world.detectors[unit.detector]
     task = world.tasks[unit.clip.task]
     explainer = world.ready(unit.explainer, unit.recipe, unit.clip.task, planned.pair)
     usable, reason = explainer.applicable(detector)
@@ -71,17 +92,17 @@ def _explain(
     if world.is_oracle(unit.explainer) and not clip.has_twin:
         return _oracle_of_labels(explainer, clip, world, unit), {}
     device = device_of(detector)
-    references = _references(explainer, task, clip, oracle=world.is_oracle(unit.explainer))
-    references = None if references is None else references.to(device)
+    references = _references(explainer, task, clip, device, oracle=world.is_oracle(unit.explainer))
     if world.is_oracle(unit.explainer):
         known = {"valid_samples": clip.valid_samples, "planted": clip.planted}
         explainer = replace(explainer, **{f.name: known[f.name] for f in fields(explainer) if f.name in known})
-    generator = torch.Generator(device).manual_seed(unit.seed)
-    waveform = clip.spoof[None].to(device, copy=True)
+    seed = unit.seed if asked.seed is None else asked.seed
+    generator = torch.Generator(device).manual_seed(seed)
+    waveform = (clip.spoof if asked.waveform is None else asked.waveform)[None].to(device, copy=True)
     grid = world.stft(unit.clip.task)
     shape = (1, grid.bins, grid.frames(clip.spoof.shape[-1]))
     try:
-        with sealed_randomness(unit.seed), memory_limit(world.memory_mb), time_limit(world.timeout_s):
+        with sealed_randomness(seed), memory_limit(world.memory_mb), time_limit(world.timeout_s):
             with meter:
                 heatmap = explainer.explain(waveform, detector, references=references, generator=[generator])
             grad_mode = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
@@ -128,10 +149,10 @@ def _oracle_of_labels(explainer: Explainer, clip: Clip, world: World, unit: Unit
     return truth(clip, TIME, world.stft(unit.clip.task)).difference
 
 
-def _references(explainer: Explainer, task: Task, clip: Clip, oracle: bool) -> Tensor | None:
+def _references(explainer: Explainer, task: Task, clip: Clip, device: torch.device, oracle: bool) -> Tensor | None:
     if oracle:
-        return clip.bonafide[None]
-    return task.references(clip.pair) if "references" in explainer.needs else None
+        return clip.bonafide[None].to(device)
+    return task.references(clip.pair).to(device) if "references" in explainer.needs else None
 
 
 def device_of(detector: Detector) -> torch.device:

@@ -82,7 +82,7 @@ def rescore(  # noqa: PLR0913 (the options of a command)
         folder.forget_done()
         session.listen()
         truths = causal_of(world, budget, slow, manifest.get("causal") if causal is None else causal)
-        session.score(curves, retry_errors, truths)
+        session.score(curves, retry_errors, truths, budget.sanity)
         if drain.requested:
             raise KeyboardInterrupt(f"interrupted; the same command goes on in {path}")
         folder.write_json(

@@ -119,7 +119,7 @@ def run(  # noqa: PLR0913 (the options of the main command)
         session.explain(retry_errors)
         curves = {task: curves_of(world.tasks[task], budget, slow[name]) for task, name in world.detector_of.items() if faithfulness}
         truths = causal_of(world, budget, slow, causal)
-        session.score(curves, retry_errors, truths)
+        session.score(curves, retry_errors, truths, budget.sanity)
         if drain.requested:
             raise KeyboardInterrupt(f"interrupted; the same command goes on in {world.folder}")
         finish(session, curves, slow, truths)

@@ -5,7 +5,7 @@ A score has its own key (heatmap, truth, code of the metrics), so that a run can
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any, Literal
 
@@ -22,8 +22,9 @@ from xaibench.benchmark.metrics.probe import Probe
 from xaibench.benchmark.metrics.target import Target
 from xaibench.benchmark.observe import Meter
 from xaibench.benchmark.plan import PlannedClip
+from xaibench.benchmark.sanity import PLACE, Examiner
 from xaibench.benchmark.source import source_hash
-from xaibench.benchmark.suite import Causal, Curves
+from xaibench.benchmark.suite import Causal, Curves, Sanity
 from xaibench.benchmark.units import Explanation, Score, Unit
 from xaibench.benchmark.world import World
 from xaibench.tasks.masks import recipe as named_recipe
@@ -33,7 +34,7 @@ from xaibench.tasks.spectrogram import STFTConfig, magnitude, valid_cells
 from xaibench.types import Clip, content_hash
 
 BOTH = ("declared", "magnitude")
-Stage = Literal["localization", "faithfulness", "causal"]
+Stage = Literal["localization", "faithfulness", "causal", "sanity"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,11 @@ class ScoreItem:
     """Polarities under which the values are shown: more than one where they are the same."""
     absolute: bool = False
     """Whether the magnitude of the map is scored, by polarity or because the explainer declares it."""
+    siblings: tuple[str, ...] = ()
+    """Stored maps of the same utterance through other vocoders, for the sanity stage."""
+    sanity: Sanity | None = None
+    asked: Unit | None = None
+    """The unit itself, where it is explained again."""
     reference: bool = False
     """Whether the causal truth's own map is scored in the place of the stored one."""
 
@@ -125,6 +131,27 @@ def causal_items(explanation: Explanation, budget: Causal, gap: float, stft: STF
             )
 
 
+def sanity_items(explanation: Explanation, budget: Sanity, siblings: Sequence[str]) -> Iterator[ScoreItem]:
+    """List the examination of a finished explanation, under its declared polarity alone."""
+    unit, others = explanation.unit, tuple(sorted(siblings))
+    shared = {"unit": explanation.key, "heatmap": explanation.heatmap_sha256, "code": _code("sanity")}
+    identity = {"stage": "sanity", **shared, "siblings": list(others), "budget": asdict(budget)}
+    yield ScoreItem(
+        content_hash(identity),
+        explanation.key,
+        explanation.heatmap_sha256,
+        "sanity",
+        "",
+        "declared",
+        PLACE,
+        shown=("declared",),
+        absolute=_absolute(unit, "declared"),
+        siblings=others,
+        sanity=budget,
+        asked=unit,
+    )
+
+
 def polarities(explanation: Explanation, asked: tuple[str, ...]) -> list[tuple[str, tuple[str, ...]]]:
     """Return the polarities to score, each with those under which it is shown.
 
@@ -158,6 +185,7 @@ class ClipScorer:
         self.stft = world.stft(planned.ref.task)
         self._targets: dict[str, Target] = {}
         self._probes: dict[str, Probe] = {}
+        self._examiner: Examiner | None = None
         self._references: dict[tuple[str, int], Reference] = {}
         self._heatmap: tuple[str, Tensor] | None = None
 
@@ -170,7 +198,9 @@ class ClipScorer:
             with meter:
                 heatmap = self._read(item.heatmap_sha256)
                 heatmap = heatmap.abs() if item.absolute else heatmap
-                found = {"localization": self._localize, "faithfulness": self._perturb, "causal": self._compare}[item.stage](item, heatmap)
+                found = {"localization": self._localize, "faithfulness": self._perturb, "causal": self._compare, "sanity": self._examine}[
+                    item.stage
+                ](item, heatmap)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a damaged heatmap or a detector that fails on an occluded clip must not end the run
@@ -223,6 +253,16 @@ class ClipScorer:
             self._references[item.occluder, item.steps] = Reference.of(self.clip, detector, settings)
         reference = self._references[item.occluder, item.steps]
         return reference.score(reference.own if item.reference else heatmap)
+
+    def _examine(self, item: ScoreItem, heatmap: Tensor) -> dict[str, Any]:
+        if self._examiner is None:
+            valid = valid_cells(self.clip.valid_samples, len(self.clip.spoof), self.stft)
+            self._examiner = Examiner(self.world, self.planned, self.clip, valid)
+        siblings = [read_heatmap(self.world.folder, digest) for digest in item.siblings]
+        siblings = [sibling.abs() for sibling in siblings] if item.absolute else siblings
+        assert item.sanity is not None  # as listed
+        assert item.asked is not None
+        return self._examiner.score(item.asked, heatmap, siblings, item.sanity, absolute=item.absolute)
 
     def probe(self, occluder: str) -> Probe:
         """Return the clip under an occluder; end points and random order are shared by all heatmaps."""

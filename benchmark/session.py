@@ -12,13 +12,14 @@ from xaibench.benchmark.heatmaps import heatmap_path, is_intact
 from xaibench.benchmark.journal import Journal
 from xaibench.benchmark.plan import Plan, PlannedClip
 from xaibench.benchmark.progress import Drain, Ticker
-from xaibench.benchmark.score import BOTH, ScoreItem, causal_items, faithfulness_items, localization_items
+from xaibench.benchmark.sanity import PLACE
+from xaibench.benchmark.score import BOTH, ScoreItem, causal_items, faithfulness_items, localization_items, sanity_items
 from xaibench.benchmark.stages import Explaining, ExplainItem, Scoring
-from xaibench.benchmark.suite import Causal, Curves
+from xaibench.benchmark.suite import Causal, Curves, Sanity
 from xaibench.benchmark.units import FAILED, Explanation, Score, Twins, Unit
 from xaibench.benchmark.world import World
 
-WORK = {"localization": 1, "faithfulness": 4, "causal": 2}
+WORK = {"localization": 1, "faithfulness": 4, "causal": 2, "sanity": 5}
 """Work of a scoring in explanations, for the progress bar alone."""
 BY_MACHINE = frozenset({"RunError", "WorkerDied"})
 """Kinds of failed scorings that are the machine's fault (a torn heatmap, a killed worker), made again without being asked."""
@@ -115,21 +116,26 @@ class Session:
             self.scores[record.key] = record
         self.ticker.advance(WORK[record.stage] if isinstance(record, Score) else 1)
 
-    def score(self, curves: dict[str, Curves], retry: bool = False, causal: dict[str, Causal] | None = None) -> None:
+    def score(
+        self, curves: dict[str, Curves], retry: bool = False, causal: dict[str, Causal] | None = None, sanity: Sanity | None = None
+    ) -> None:
         """Score what is explained; failed scorings again on request, and always where the machine was at fault.
 
         Args:
             curves: Faithfulness budget of each task; tasks that are not in it have none.
             retry: Whether to try all failed scorings again.
             causal: Budget of the causal truth of each task; tasks that are not in it have none.
+            sanity: How maps are examined; ``None`` for not at all.
         """
         compared = {clip.key: budget for task, budget in (causal or {}).items() for clip in self.passing(task)[: budget.clips]}
+        examined = {clip.key for task in self.world.tasks for clip in self._of(task)[: sanity.clips if sanity else 0]}
         chosen = {clip.key for task, budget in curves.items() for clip in self.curve_clips(task, budget)}
         chunks = []
         for clip, units in zip(self.plan.clips, self.plan.units, strict=True):
             for unit in units:
                 self._list_items(clip, unit, curves[clip.ref.task] if clip.key in chosen else None)
                 self._list_causal(clip, unit, compared.get(clip.key))
+                self._list_sanity(clip, unit, sanity if clip.key in examined else None)
             items = (item for unit in units for item in self.items.get(unit.key, ()))
             missing = tuple(item for item in items if not self._scored(self.scores.get(item.key), retry))
             if missing:
@@ -166,6 +172,29 @@ class Session:
             self.items[unit.key] += causal_items(explanation, budget, self.world.suite.gap_gate, stft)
         else:
             self.expected[unit.key] += [("", name, budget.polarities) for name in budget.domains]
+
+    def _list_sanity(self, clip: PlannedClip, unit: Unit, budget: Sanity | None) -> None:
+        """List the examination of a map; where explainers are not at hand, only what was examined before."""
+        explanation, recipes = self.explanations.get(unit.key), self.plan.recipes[clip.ref.task]
+        if budget is None or explanation is None or unit.recipe not in ("", *recipes[:1]):
+            return
+        if explanation.status != "ok":
+            self.expected[unit.key].append(("", PLACE, ("declared",)))
+            return
+        siblings = [
+            other.heatmap_sha256
+            for mate, units in zip(self.plan.clips, self.plan.units, strict=True)
+            if mate.ref.utterance == clip.ref.utterance and mate.ref.vocoder != clip.ref.vocoder and mate.ref.task == clip.ref.task
+            for same in units
+            if (same.explainer, same.recipe) == (unit.explainer, unit.recipe)
+            and (other := self.explanations.get(same.key)) is not None
+            and other.heatmap_sha256
+        ]
+        items = sanity_items(explanation, budget, siblings)
+        self.items[unit.key] += [item for item in items if self.world.explainers or item.key in self.scores]
+
+    def _of(self, task: str) -> list[PlannedClip]:
+        return [clip for clip in self.plan.clips if clip.ref.task == task]
 
     def passing(self, task: str) -> list[PlannedClip]:
         """Return the clips of a task whose twins lie far enough apart for scores that depend on the detector, in plan order."""

@@ -41,6 +41,17 @@ class Causal:
 
 
 @dataclass(frozen=True)
+class Sanity:
+    """How maps are examined: on how many clips, against which changes."""
+
+    clips: int
+    perturbations: int = 2
+    noise_db: float = -60.0
+    """Level of the inaudible noise under the clip's."""
+    seed: int = 1
+
+
+@dataclass(frozen=True)
 class Budget:
     """What one tier measures; ``None`` clips means all of them."""
 
@@ -51,6 +62,8 @@ class Budget:
     causal: Causal | None = None
     """``None`` measures no causal truth."""
     slow_causal: Causal | None = None
+    sanity: Sanity | None = None
+    """``None`` examines nothing; each clip costs two explanations and one for each perturbation."""
 
 
 QUICK = Budget(
@@ -67,6 +80,7 @@ FULL = Budget(
     slow_curves=_EVERYTHING,
     causal=Causal(clips=None),
     slow_causal=Causal(clips=16, permutation_pairs=8),
+    sanity=Sanity(clips=12),
 )
 ON_REQUEST = (Causal(clips=20), Causal(clips=8, permutation_pairs=8))
 """Causal truth of tiers that have none, where it is asked for; the second for slow detectors."""
@@ -111,7 +125,7 @@ class Suite:
         """Hash the protocol; ``soft`` and the causal budgets came later and count where they are set."""
         whole = asdict(self)
         for budget in whole["budgets"].values():
-            for name in ("causal", "slow_causal"):
+            for name in ("causal", "slow_causal", "sanity"):
                 _ = budget[name] or budget.pop(name)
             for curves in (budget["curves"], budget["slow_curves"]):
                 _ = curves["soft"] or curves.pop("soft")

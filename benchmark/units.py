@@ -156,7 +156,7 @@ class Score(_Record):
     key: str
     unit: str
     """Key of the explanation."""
-    stage: Literal["localization", "faithfulness", "causal"]
+    stage: Literal["localization", "faithfulness", "causal", "sanity"]
     recipe: str = ""
     polarity: str
     occluder: str = ""

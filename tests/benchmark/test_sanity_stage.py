@@ -1,0 +1,104 @@
+"""Sanity in a run: what paints the clip is told from what reads the detector, what draws from what does not."""
+
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from toys import GRID, SUITE, Toy, ToyDetector, ToyTask, toy_run
+
+from xaibench.benchmark.rescore import rescore
+from xaibench.benchmark.suite import Sanity
+from xaibench.tasks.spectrogram import magnitude
+from xaibench.types import Explainer
+
+TASK = ToyTask(utterances=2)
+EXAMINING = replace(SUITE, name="toy-sanity", budgets={"quick": replace(SUITE.budgets["quick"], sanity=Sanity(clips=3))})
+
+
+@dataclass(frozen=True)
+class Reader(Explainer):
+    """Reads a weight of the detector: any other value turns the sign of its map."""
+
+    name = "reader"
+    needs = frozenset({"logits"})
+
+    def explain(self, waveform, detector, *, references=None, generator=None):
+        return magnitude(waveform, GRID) * (1.0 if float(detector.slope) == 40.0 else -1.0)
+
+
+@dataclass(frozen=True)
+class Fickle(Explainer):
+    """Explains the detector that it knows and no other."""
+
+    name = "fickle"
+    needs = frozenset({"logits"})
+
+    def explain(self, waveform, detector, *, references=None, generator=None):
+        if float(detector.slope) != 40.0:
+            raise RuntimeError("this is another detector")
+        return magnitude(waveform, GRID)
+
+
+@pytest.fixture(scope="module")
+def examined(tmp_path_factory):
+    return toy_run(tmp_path_factory.mktemp("sanity") / "run", Toy(), Reader(), Fickle(), task=TASK, suite=EXAMINING)
+
+
+def means(results, metric):
+    frame = results.frame[results.frame.metric == metric]
+    return frame.groupby("explainer").value.mean()
+
+
+def test_a_map_of_the_clip_does_not_change_with_the_detector_and_one_of_the_detector_does(examined):
+    similarity = means(examined, "sanity_randomized_similarity")
+    assert similarity["energy"] == pytest.approx(1)
+    assert similarity["oracle_mask"] == pytest.approx(1)
+    assert similarity["reader"] == pytest.approx(-1)
+    assert means(examined, "sanity_entropy_rise")["energy"] == pytest.approx(0)
+
+
+def test_seeds_matter_to_what_draws_and_to_nothing_else(examined):
+    repeated = means(examined, "sanity_repeatability")
+    assert repeated["energy"] == repeated["reader"] == 1
+    assert abs(repeated["random"]) < 0.1
+    assert 0 < repeated["toy_explainer"] < 0.99
+
+
+def test_inaudible_noise_moves_energy_by_about_its_level(examined):
+    moved = means(examined, "sanity_maximum_sensitivity")
+    assert 1e-4 < moved["energy"] < 1e-2
+    assert moved["constant"] == 0
+
+
+def test_three_clips_are_examined_and_what_fails_under_a_change_says_so(examined):
+    frame = examined.frame[(examined.frame.occluder == "sanity") & (examined.frame.explainer == "fickle")]
+    assert frame.pair.nunique() == 3
+    lost = frame[frame.metric == "sanity_randomized_similarity"]
+    assert lost.value.isna().all()
+    assert set(lost.why) == {"RuntimeError: this is another detector"}
+    assert frame[frame.metric == "sanity_repeatability"].value.tolist() == [1, 1, 1]
+
+
+def test_similarity_between_vocoders_is_that_of_the_stored_maps(examined):
+    from xaibench.benchmark.metrics.sanity import cross_vocoder_similarity
+
+    frame = examined.frame
+    mine = frame[(frame.explainer == "energy") & (frame.metric == "sanity_cross_vocoder_similarity")]
+    first = mine.iloc[0]
+    maps = {
+        row.pair: examined.heatmap(row.heatmap_sha256)
+        for row in frame[(frame.explainer == "energy") & (frame.utterance == first.utterance)].itertuples()
+    }
+    others = [m for pair, m in maps.items() if pair != first.pair]
+    assert len(others) == 2
+    slow = sum(cross_vocoder_similarity(torch.stack([maps[first.pair], other])) for other in others) / 2
+    assert first.value == pytest.approx(slow)
+
+
+def test_scoring_again_keeps_what_was_examined_without_asking_an_explainer(examined, tmp_path):
+    import shutil
+
+    shutil.copytree(examined.path, tmp_path / "run")
+    before = examined.frame[examined.frame.occluder == "sanity"].reset_index(drop=True)
+    again = rescore(tmp_path / "run", EXAMINING, tasks=[TASK], detector=ToyDetector(), jobs=1)
+    assert again.frame[again.frame.occluder == "sanity"].reset_index(drop=True).equals(before)
