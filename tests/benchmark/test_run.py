@@ -276,7 +276,7 @@ def test_arguments_are_refused_before_anything_is_written(tmp_path):
         ({"jobs": 0}, ValueError, "jobs must be at least 1, got 0"),
         ({"device": "gpu9"}, ValueError, "device must be one that torch can use here, got 'gpu9' .*; use cpu"),
         ({"device": "meta"}, ValueError, "device must be one that torch can use here, got 'meta'"),
-        ({"suite": "xaibench-v9"}, UnknownNameError, "suite must be one of xaibench-v1, got 'xaibench-v9'"),
+        ({"suite": "xaibench-v9"}, UnknownNameError, "suite must be one of xaibench-v1, grinberg2025, got 'xaibench-v9'"),
         ({"recipes": ["sym-flor60-v1"]}, UnknownNameError, "did you mean sym-floor60-v1"),
     ):
         with pytest.raises(error, match=message):
