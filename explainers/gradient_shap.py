@@ -45,9 +45,9 @@ class GradientShap(Explainer):
         """Return signed attributions, (B, F, N); in expectation they sum to the clip's log-odds minus the baselines' mean."""
         wrapper = RawWrapper(detector, self.stft, waveform.shape[-1])
         starts = baselines(self.baseline, wrapper, references).to(waveform)
-        ends, phases = wrapper.split(waveform.detach())
         maps = []
-        for end, phase, source in zip(ends, phases, clip_generators(generator, len(waveform)), strict=True):
+        for clip, source in zip(waveform.detach(), clip_generators(generator, len(waveform)), strict=True):
+            (end,), (phase,) = wrapper.split(clip[None])  # alone, as rounding depends on the batch
             chosen, alphas = draw(len(starts), self.n_samples, source)
             maps.append(expected_gradients(wrapper, end, phase, starts, chosen, alphas, self.chunk_size))
         return torch.stack(maps)

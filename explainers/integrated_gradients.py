@@ -47,11 +47,8 @@ class IntegratedGradients(Explainer):
         wrapper = RawWrapper(detector, self.stft, waveform.shape[-1])
         method = CaptumIntegratedGradients(wrapper)
         starts = baselines(self.baseline, wrapper, references).to(waveform)
-        ends, phases = wrapper.split(waveform.detach())
-        maps = [
-            torch.stack([self._path(method, end[None], start[None], phase[None]) for start in starts]).mean(0)
-            for end, phase in zip(ends, phases, strict=True)
-        ]
+        ends = (wrapper.split(clip[None]) for clip in waveform.detach())  # alone, as rounding depends on the batch
+        maps = [torch.stack([self._path(method, end, start[None], phase) for start in starts]).mean(0) for end, phase in ends]
         return torch.cat(maps)
 
     def _path(self, method: Any, end: Tensor, start: Tensor, phase: Tensor) -> Tensor:

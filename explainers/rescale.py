@@ -26,12 +26,14 @@ class Rescale(OperationMode):
     Args:
         tape: Filled where ``replay`` is false, read otherwise.
         replay: Whether this pass hears references and needs gradients.
+        ordered: Whether selected nodes are put into the clip's order where it selected them too.
     """
 
-    def __init__(self, tape: list[Step], replay: bool) -> None:
+    def __init__(self, tape: list[Step], replay: bool, ordered: bool = True) -> None:
         super().__init__()
         self.tape = tape
         self.replay = replay
+        self.ordered = ordered
         self.position = 0
 
     def handle(self, name: str, func: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -57,7 +59,7 @@ class Rescale(OperationMode):
             return out
         clip = self._taped(name)
         if name == "best of":
-            return same_slots(out, like(clip.output, out))
+            return same_slots(out, like(clip.output, out)) if self.ordered else out
         if not varying([out] if isinstance(out, Tensor) else out if isinstance(out, tuple | list) else []):
             return out
         rule: Rule = RULES.get(name, straight)
