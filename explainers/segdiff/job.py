@@ -22,6 +22,16 @@ from xaibench.types import Detector, Task, tensors_hash
 Progress = Callable[[int, int], None]
 
 
+class Further(NamedTuple):
+    """A further task to learn from."""
+
+    task: Task
+    copies: int
+    """Examples made of each pair."""
+    repeats: int = 1
+    """How often they are seen for each time that the task's own are."""
+
+
 def train_explainer(
     task: Task,
     config: TrainingConfig,
@@ -30,9 +40,9 @@ def train_explainer(
     device: str = "cpu",
     examples_dir: Path | None = None,
     progress: Progress | None = None,
-    also: Sequence[tuple[Task, int]] = (),
-    repeats: int = 1,
+    also: Sequence[Further] = (),
     detector: Detector | None = None,
+    minutes: float | None = None,
 ) -> dict[str, Any]:
     """Train on the task's train split, select on its dev split, and write ``<method>-<task>.safetensors`` and its card into ``out``.
 
@@ -45,9 +55,9 @@ def train_explainer(
         device: ``cpu``, ``cuda``, ...
         examples_dir: Folder of the cached examples; the cache by default.
         progress: Called with (steps done, steps in all).
-        also: Further tasks whose train splits are learned from, each with the number of copies made of its pairs.
-        repeats: How often the task's own examples are seen per epoch, for tasks that are small beside the further ones.
+        also: Further tasks whose train splits are learned from.
         detector: The detector whose features are read, for the ``addsegdiff`` pair.
+        minutes: End after so long although the run is longer, with the best weights so far; the same call goes on from there.
 
     Returns:
         The card.
@@ -58,21 +68,23 @@ def train_explainer(
     """
     folder = examples_dir or cache_dir() / "segdiff"
     own = cached(task, "train", config.examples(), folder, detector)
-    parts = [cached(t, "train", replace(config.examples(), copies=copies), folder, detector) for t, copies in also]
-    examples: Source = Mixture([own, *parts], [repeats] + [1] * len(parts)) if parts else own
+    parts = [cached(f.task, "train", replace(config.examples(), copies=f.copies), folder, detector) for f in also]
+    examples: Source = Mixture([own, *parts], [1] + [f.repeats for f in also]) if parts else own
     dev = cached(task, "dev", config.plain_examples(), folder, detector) if task.pairs("dev") else None
 
     def report(record: dict[str, Any]) -> None:
         if progress is not None:
             progress(int(record["step"]), config.steps)
 
-    run = train(config, examples, dev, out=out, device=device, report=report)
+    run = train(config, examples, dev, out=out, device=device, report=report, minutes=minutes)
     run.network.load_state_dict(run.best_weights)
     if dev is not None:
         run.best_scores = run.best_scores | {"calibration": calibration(run.network.eval(), config.model, dev, device=device)}
     known = card(config, run, task=task.name, data=task.fingerprint(), examples=len(examples), device=device)
     if also:
-        known["also"] = [{"task": t.name, "data_fingerprint": t.fingerprint(), "copies": copies} for t, copies in also]
+        known["also"] = [
+            {"task": f.task.name, "data_fingerprint": f.task.fingerprint(), "copies": f.copies, "repeats": f.repeats} for f in also
+        ]
     if detector is not None:
         known["detector"] = {"name": detector.name, "fingerprint": config.model.detector}
     write(Path(out) / f"{config.model.method}-{task.name}.safetensors", config.model, run.best_weights, known)

@@ -104,6 +104,7 @@ def train(
     device: str = "cpu",
     report: Report | None = None,
     stop_after: int | None = None,
+    minutes: float | None = None,
 ) -> Run:
     """Train, and resume where ``out`` holds a checkpoint of the same configuration and data.
 
@@ -115,6 +116,7 @@ def train(
         device: ``cpu``, ``cuda``, ...; under torchrun each process takes one of its kind.
         report: Called with a record after every step and every evaluation.
         stop_after: End after this step although the run is longer.
+        minutes: End after so long although the run is longer; the same call goes on from there.
 
     Returns:
         The run; ``best_weights`` are what to ship.
@@ -128,12 +130,13 @@ def train(
     if out is not None:
         resume(run, Path(out), key, write=fleet.first)
     objective = fleet.join(Objective(run.network, config, _teacher(config, fleet.device)))
-    last = min(config.steps, stop_after or config.steps)
+    last, deadline = min(config.steps, stop_after or config.steps), math.inf if minutes is None else time.monotonic() + 60 * minutes
     while run.step < last:
+        over = bool(fleet.mean(torch.tensor(float(time.monotonic() >= deadline), device=fleet.device)) > 0)
         began = time.perf_counter()
         record: dict[str, Any] = {"step": run.step + 1, "loss": step(run, config, examples, objective, fleet)}
         run.seconds += time.perf_counter() - began
-        if run.step % config.evaluate_every == 0 or run.step == config.steps:
+        if run.step % config.evaluate_every == 0 or run.step == config.steps or over:
             if fleet.first:
                 record |= _assess(run, config, dev, fleet.device)
                 save(run, out, key)
@@ -142,6 +145,8 @@ def train(
             log(record, out)
             if report is not None:
                 report(record)
+        if over:
+            break
     return run
 
 

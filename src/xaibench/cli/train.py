@@ -67,9 +67,10 @@ Also = Annotated[
     list[str] | None,
     typer.Option("--also", help="further task whose train split is learned from, e.g. folder:data=DIR; may be given several times"),
 ]
-Repeats = Annotated[int, typer.Option(min=1, help="how often the task's own pairs are seen per epoch beside those of --also")]
+Repeats = Annotated[int, typer.Option(min=1, help="how often pairs of --also are seen for each time that the task's own are")]
 Copies = Annotated[int, typer.Option(min=1, help="examples made of each pair: itself, then cut, equalised and played at other places")]
 Speed = Annotated[float, typer.Option(min=0.0, max=0.49, help="change of speed drawn for both twins alike: other voices for few speakers")]
+Minutes = Annotated[float | None, typer.Option(min=0.0, help="end after so long with the best weights so far; the same command goes on")]
 Initial = Annotated[str, typer.Option(help="weights file to start from, e.g. those of one_shot")]
 Recount = Annotated[bool, typer.Option("--recount", help="count the table of bin and level again, for initial weights of another task")]
 Rate = Annotated[float, typer.Option(min=1e-7, help="learning rate after warm-up")]
@@ -89,6 +90,7 @@ def specsegdiff(
     repeats: Repeats = 1,
     copies: Copies = 2,
     speed: Speed = 0.0,
+    minutes: Minutes = None,
     seed: Seed = 0,
     device: Device = "cpu",
     precision: Precision = "float32",
@@ -111,6 +113,7 @@ def one_shot(
     repeats: Repeats = 1,
     copies: Copies = 2,
     speed: Speed = 0.0,
+    minutes: Minutes = None,
     seed: Seed = 0,
     device: Device = "cpu",
     precision: Precision = "float32",
@@ -133,6 +136,7 @@ def addsegdiff(
     repeats: Repeats = 1,
     copies: Copies = 2,
     speed: Speed = 0.0,
+    minutes: Minutes = None,
     detector: Annotated[str, typer.Option("--detector", "-d", help="detector whose features are read; default: the task's")] = "",
     seed: Seed = 0,
     device: Device = "cpu",
@@ -156,6 +160,7 @@ def addsegdiff_random(
     repeats: Repeats = 1,
     copies: Copies = 2,
     speed: Speed = 0.0,
+    minutes: Minutes = None,
     detector: Annotated[str, typer.Option("--detector", "-d", help="detector whose features are read; default: the task's")] = "",
     seed: Seed = 0,
     device: Device = "cpu",
@@ -169,7 +174,7 @@ def _segdiff(method: str, options: dict[str, Any]) -> None:
     """Train by the options of a verb, which are named as the fields of ``TrainingConfig`` are."""
     from xaibench.cli.progress import bar
     from xaibench.explainers.segdiff.augmentation import Augmentation
-    from xaibench.explainers.segdiff.job import listener, train_explainer
+    from xaibench.explainers.segdiff.job import Further, listener, train_explainer
     from xaibench.explainers.segdiff.training import TrainingConfig
     from xaibench.explainers.segdiff.weights import preset
     from xaibench.registry import DETECTORS, TASKS
@@ -189,9 +194,9 @@ def _segdiff(method: str, options: dict[str, Any]) -> None:
             out=options["out"],
             device=options["device"],
             progress=advance,
-            also=[(TASKS.load(spec), options["copies"]) for spec in options["also"] or []],
-            repeats=options["repeats"],
+            also=[Further(TASKS.load(spec), options["copies"], options["repeats"]) for spec in options["also"] or []],
             detector=detector.heard if detector else None,
+            minutes=options["minutes"],
         )
     _summary(options["out"], card)
 
