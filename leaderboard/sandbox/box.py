@@ -6,9 +6,10 @@ Queries are counted here, where the plugin cannot touch the count. What comes ba
 
 import contextlib
 import os
+import secrets
 import signal
 import subprocess
-import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -76,22 +77,22 @@ class Box:
     bill: Bill = field(default_factory=Bill)
 
     def __enter__(self) -> Self:
-        argv = self.jail.wrap(self.room, self.room.argv())
-        self._log: IO[bytes] = tempfile.TemporaryFile()
+        self._name = f"xaibench-{secrets.token_hex(8)}"
+        argv = self.jail.wrap(self.room, self.room.argv(), self._name)
         environment = ENVIRONMENT if not self.jail.program or self.jail.program == "bwrap" else os.environ
         try:
             self.process = subprocess.Popen(
                 argv,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=self._log,
+                stderr=subprocess.PIPE,
                 env={**environment, **_path()},
                 cwd="/",
                 start_new_session=True,
             )
         except OSError as error:
-            self._log.close()
             raise IsolationError(f"{self.jail} must start, got {error.strerror}; choose another level") from error
+        self._log = _Log(self.process.stderr)
         try:
             self._begin()
         except BaseException:
@@ -194,10 +195,7 @@ class Box:
 
     def messages(self) -> str:
         """Return the end of what the plugin printed, as one harmless line."""
-        self._log.flush()
-        size = self._log.seek(0, 2)
-        self._log.seek(max(0, size - MAX_LOG_BYTES))
-        return clean(self._log.read(MAX_LOG_BYTES).decode("utf-8", "replace"))[-300:]
+        return clean(self._log.end().decode("utf-8", "replace"))[-300:]
 
     @property
     def alive(self) -> bool:
@@ -206,6 +204,9 @@ class Box:
 
     def kill(self) -> None:
         """End the process and all its children."""
+        if command := self.jail.end(self._name):  # its processes are children of the engine, not ours
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                subprocess.run(command, capture_output=True, check=False, timeout=60)
         with contextlib.suppress(OSError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
@@ -222,6 +223,30 @@ class Box:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+class _Log:
+    """Takes what a plugin prints off its pipe, however much that is, and keeps the end."""
+
+    def __init__(self, stream: IO[bytes] | None):
+        self._stream, self._kept = stream, bytearray()
+        self._thread = threading.Thread(target=self._drain, daemon=True)
+        self._thread.start()
+
+    def _drain(self) -> None:
+        while self._stream is not None and (piece := self._stream.read1(1 << 16)):  # type: ignore[attr-defined]
+            self._kept = (self._kept + piece)[-MAX_LOG_BYTES:]
+
+    def end(self) -> bytes:
+        """Return the last bytes, once the process is quiet for a moment or gone."""
+        self._thread.join(timeout=0.2)
+        return bytes(self._kept)
+
+    def close(self) -> None:
+        """Wait for the end of the stream, which the end of the process brings."""
+        self._thread.join(timeout=5.0)
+        if self._stream is not None and not self._thread.is_alive():
+            self._stream.close()
 
 
 def _path() -> dict[str, str]:

@@ -30,17 +30,28 @@ class Jail:
     name: str
     program: str
     """What must be installed, empty for nothing."""
-    wrap: Callable[[Room, list[str]], list[str]]
-    """Puts the command of a room into the jail."""
+    wrap: Callable[[Room, list[str], str], list[str]]
+    """Puts the command of a room into the jail, which bears a name."""
     lock: Callable[[Room], Lock]
     """Doors that the process closes itself."""
+
+    def end(self, name: str) -> list[str]:
+        """Return the command that ends a jail from outside; empty where its processes are our own children."""
+        at_once = ["--time", "0"] if self.program == "podman" else []  # docker does not wait
+        return [self.program, "rm", "--force", *at_once, name] if self.level == 4 else []
 
     def __str__(self) -> str:
         """Write level and name, as they are recorded and shown."""
         return f"L{self.level} {self.name}"
 
 
-def _bubblewrap(room: Room, argv: list[str]) -> list[str]:
+def _bare(room: Room, argv: list[str], name: str) -> list[str]:
+    del room, name
+    return argv
+
+
+def _bubblewrap(room: Room, argv: list[str], name: str) -> list[str]:
+    del name
     root = os.getuid() == 0
     spaces = ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"] if root else ["--unshare-all"]
     # root makes the mounts and becomes nobody inside, before the plugin is loaded: in a user namespace it would stay root to the kernel
@@ -86,16 +97,29 @@ ENVIRONMENT = {
 """All that a plugin's process finds in its environment."""
 
 
-def _container(program: str) -> Callable[[Room, list[str]], list[str]]:
-    def wrap(room: Room, argv: list[str]) -> list[str]:
+def _container(program: str) -> Callable[[Room, list[str], str], list[str]]:
+    def wrap(room: Room, argv: list[str], name: str) -> list[str]:
         _make_image(program)
         mounts = [f"--volume={path}:{path}:ro" for path in (*room.interpreter, *room.libraries, str(room.folder))]
         mounts += [f"--tmpfs={path}:ro" for path in room.masked]
         walls = ["--network=none", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--pids-limit=64", "--memory=6g"]
-        walls += ["--ulimit=nofile=256:256"]
+        walls += ["--ulimit=nofile=256:256", "--ulimit=nproc=64:64", "--log-driver=none"]
         scratch = f"--tmpfs=/tmp:size={SCRATCH_BYTES},mode=1777"
         variables = [f"--env={name}={value}" for name, value in ENVIRONMENT.items()]
-        return [program, "run", "--rm", "--interactive", *walls, f"--user={NOBODY}:{NOBODY}", scratch, *mounts, *variables, IMAGE, *argv]
+        return [
+            program,
+            "run",
+            "--rm",
+            "--interactive",
+            f"--name={name}",
+            *walls,
+            f"--user={NOBODY}:{NOBODY}",
+            scratch,
+            *mounts,
+            *variables,
+            IMAGE,
+            *argv,
+        ]
 
     return wrap
 
@@ -131,8 +155,8 @@ JAILS = (
     Jail(4, "podman", "podman", _container("podman"), _walls),
     Jail(4, "docker", "docker", _container("docker"), _walls),
     Jail(3, "bubblewrap", "bwrap", _bubblewrap, _walls),
-    Jail(2, "Landlock and seccomp", "", lambda _, argv: argv, _no_walls),
-    Jail(1, "limits", "", lambda _, argv: argv, _limits),
+    Jail(2, "Landlock and seccomp", "", _bare, _no_walls),
+    Jail(1, "limits", "", _bare, _limits),
 )
 """From the strongest down."""
 

@@ -101,7 +101,7 @@ ATTACKS = {
         detector.spoof_logit(torch.zeros(1, 4096, requires_grad=True)).sum(), torch.zeros(1, requires_grad=True)),
     "gradient": lambda detector, secret: detector.spoof_logit(torch.zeros(1, 4096, requires_grad=True)).sum().backward(),
     "huge question": lambda detector, secret: detector(torch.zeros(1, 64600 * 9)),
-    "log": lambda detector, secret: [print("x" * (1 << 20)) for _ in range(40)] and sys.stdout.flush(),
+    "log": lambda detector, secret: [print("x" * (1 << 20), flush=True) for _ in range(40)] and REFUSED,
     "hang": lambda detector, secret: time.sleep(600),
     "spin": lambda detector, secret: exec("while True: pass"),
     "exit": lambda detector, secret: os._exit(0),
@@ -149,7 +149,7 @@ DENIED = "|".join(
         *("MemoryError", "RuntimeError", "ValueError", "NotImplementedError", "RefusedError"),
     )
 )
-EMPTY_HANDED = {"data of the package", "environment", "environment of the parent", "weights"}
+EMPTY_HANDED = {"data of the package", "environment", "environment of the parent", "weights", "log"}
 
 
 def usable(jail: Jail) -> Jail:
@@ -221,6 +221,7 @@ def test_an_attack_is_refused_and_the_harness_goes_on(cell, attack):
         assert time.monotonic() - start < 60
     elif attack in EMPTY_HANDED:
         assert not re.match("AssertionError", ended(cell, attack))
+        assert len(cell.box.messages()) <= 300
     else:
         with pytest.raises(PluginFailedError) as caught:
             cell.explain(NAMES.index(attack))
