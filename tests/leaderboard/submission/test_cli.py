@@ -1,16 +1,24 @@
 """The verbs of the command line, with their exit codes."""
 
-import subprocess
+import contextlib
+import io
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-PROGRAM = str(Path(sys.executable).parent / "xaibench")
+from xaibench.cli import main
 
 
-def xaibench(*arguments, **options):
-    return subprocess.run([PROGRAM, *map(str, arguments)], capture_output=True, text=True, timeout=240, check=False, **options)
+def xaibench(*arguments, cwd):
+    """Give a command in this process; what it ends with and says."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        patch.setattr(sys, "argv", ["xaibench", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    return SimpleNamespace(returncode=int(ended.value.code or 0), stdout=out.getvalue(), stderr=err.getvalue())
 
 
 @pytest.fixture(scope="module")
