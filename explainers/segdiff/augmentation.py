@@ -11,6 +11,7 @@ from torch import Tensor
 
 from xaibench.errors import PairError
 from xaibench.tasks.alignment import match_level
+from xaibench.tasks.augmentation.rawboost import RawBoost
 from xaibench.types import SAMPLE_RATE, Clip
 
 MAX_OFFSET_SAMPLES = SAMPLE_RATE // 2
@@ -30,13 +31,20 @@ class Augmentation:
     """Largest relative change of speed, up or down; 0.25 for corpora of one or two voices."""
     speed_share: float = 0.7
     """Share of copies whose speed changes."""
+    rawboost: int = 0
+    """Algorithm of RawBoost (1 to 8, ``xaibench.tasks.augmentation``), drawn once for both twins; 0 for none."""
+    rawboost_share: float = 0.5
+    """Share of copies that it disturbs. The mask stays that of the undisturbed twins: its noise is no vocoder's artifact."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be drawn."""
         if not 0 <= self.speed < 0.5:
             raise ValueError(f"speed must be in 0..0.5, got {self.speed}; use 0.25")
-        if not 0 <= self.speed_share <= 1:
-            raise ValueError(f"speed_share must be in 0..1, got {self.speed_share}; use 0.7")
+        for name in ("speed_share", "rawboost_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in 0..1, got {getattr(self, name)}; use 0.5")
+        if self.rawboost:
+            RawBoost(algorithm=self.rawboost)  # refuses unknown algorithms
 
 
 def augment(clip: Clip, generator: torch.Generator, settings: Augmentation | None = None, whole: Clip | None = None) -> Clip:
@@ -65,6 +73,13 @@ def augment(clip: Clip, generator: torch.Generator, settings: Augmentation | Non
     valid = min(twins.shape[1], length)
     bonafide, spoof = _coloured(twins.repeat(1, -(-length // twins.shape[1]))[:, :length], settings, generator)
     return replace(clip, bonafide=bonafide, spoof=spoof, valid_samples=valid)
+
+
+def boosted(clip: Clip, generator: torch.Generator, settings: Augmentation) -> Clip:
+    """Return what a network hears of a copy whose mask is made from ``clip``: the copy itself, or a disturbed one."""
+    if not settings.rawboost or float(torch.rand((), generator=generator)) >= settings.rawboost_share:
+        return clip
+    return RawBoost(algorithm=settings.rawboost).clip(clip, generator)[0]
 
 
 def resample(twins: Tensor, samples: int) -> Tensor:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from xaibench.errors import DataError
-from xaibench.explainers.segdiff.augmentation import Augmentation, augment
+from xaibench.explainers.segdiff.augmentation import Augmentation, augment, boosted
 from xaibench.explainers.segdiff.features import Maps, read
 from xaibench.explainers.segdiff.frontend import FrontEnd
 from xaibench.tasks.masks import truth
@@ -133,16 +133,16 @@ Row = tuple[np.ndarray, ...]
 """Levels (C, F, N) uint8, mask bits (R, F, N / 8) uint8, valid frames (N,) bool, then the detector's layers (D, H, W) float16."""
 
 
-def example(clip: Clip, recipe: Recipe, detector: Detector | None = None) -> Row:
-    """Return what is stored of one clip."""
-    front = recipe.front
-    image = front.image(clip.spoof[None], recipe.stft)[0]
+def example(clip: Clip, recipe: Recipe, detector: Detector | None = None, heard: Clip | None = None) -> Row:
+    """Return what is stored of one clip; the network hears ``heard`` where that differs from the clip of the mask."""
+    front, spoof = recipe.front, (heard or clip).spoof[None]
+    image = front.image(spoof, recipe.stft)[0]
     stored = [plane for plane, name in zip(image, front.channels, strict=True) if name != "frequency"]
     truths = [truth(clip, name, recipe.stft) for name in recipe.recipes]
     masks = front.pad(torch.stack([t.mask[:-1] for t in truths]).float(), 0.0)
     valid = front.pad(truths[0].valid[0].float(), 0.0)
     levels = ((torch.stack(stored) + 1) * 127.5).round().to(torch.uint8) if stored else torch.zeros(0, *image.shape[1:], dtype=torch.uint8)
-    maps = () if detector is None else tuple(layer[0].half().numpy() for layer in read(detector, clip.spoof[None]))
+    maps = () if detector is None else tuple(layer[0].half().numpy() for layer in read(detector, spoof))
     return levels.numpy(), np.packbits(masks.bool().numpy(), axis=-1), valid.bool().numpy(), *maps
 
 
@@ -150,8 +150,11 @@ def clip_examples(clip: Clip, recipe: Recipe, whole: Clip | None = None, detecto
     """Return the clip's examples: itself, then ``copies - 1`` augmented ones, drawn from the pair's seed and cut from the whole pair."""
     seed = int(content_hash({"pair": clip.pair.id, "seed": recipe.seed})[:15], 16)
     generator = torch.Generator().manual_seed(seed)
-    disturbed = (augment(clip, generator, recipe.augmentation, whole) for _ in range(recipe.copies - 1))
-    return [example(c, recipe, detector) for c in (clip, *disturbed)]
+    rows = [example(clip, recipe, detector)]
+    for _ in range(recipe.copies - 1):
+        copied = augment(clip, generator, recipe.augmentation, whole)
+        rows.append(example(copied, recipe, detector, boosted(copied, generator, recipe.augmentation)))
+    return rows
 
 
 def from_clips(clips: Iterable[Clip], recipe: Recipe, detector: Detector | None = None) -> Examples:

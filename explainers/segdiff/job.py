@@ -1,25 +1,25 @@
 """From a task to shipped weights: cache, train, select, write weights and card; the command `xaibench train` calls this."""
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
+from xaibench.errors import MissingExtraError
 from xaibench.explainers.segdiff import features
 from xaibench.explainers.segdiff.checkpoints import Run
 from xaibench.explainers.segdiff.data import cached
 from xaibench.explainers.segdiff.evaluation import calibration
 from xaibench.explainers.segdiff.mixture import Mixture
 from xaibench.explainers.segdiff.network import parameters
-from xaibench.explainers.segdiff.training import Source, TrainingConfig, train
+from xaibench.explainers.segdiff.training import Report, Source, TrainingConfig, train
 from xaibench.explainers.segdiff.weights import dump, write
 from xaibench.tasks.cache import cache_dir
 from xaibench.types import Detector, Task, tensors_hash
-
-Progress = Callable[[int, int], None]
 
 
 class Further(NamedTuple):
@@ -39,7 +39,7 @@ def train_explainer(
     out: Path,
     device: str = "cpu",
     examples_dir: Path | None = None,
-    progress: Progress | None = None,
+    report: Report | None = None,
     also: Sequence[Further] = (),
     detector: Detector | None = None,
     minutes: float | None = None,
@@ -54,7 +54,7 @@ def train_explainer(
         out: Folder for weights, card, checkpoint and history.
         device: ``cpu``, ``cuda``, ...
         examples_dir: Folder of the cached examples; the cache by default.
-        progress: Called with (steps done, steps in all).
+        report: Called with a record after every step and every evaluation, e.g. ``board`` or a progress bar.
         also: Further tasks whose train splits are learned from.
         detector: The detector whose features are read, for the ``addsegdiff`` pair.
         minutes: End after so long although the run is longer, with the best weights so far; the same call goes on from there.
@@ -72,10 +72,6 @@ def train_explainer(
     examples: Source = Mixture([own, *parts], [1] + [f.repeats for f in also]) if parts else own
     dev = cached(task, "dev", config.plain_examples(), folder, detector) if task.pairs("dev") else None
 
-    def report(record: dict[str, Any]) -> None:
-        if progress is not None:
-            progress(int(record["step"]), config.steps)
-
     run = train(config, examples, dev, out=out, device=device, report=report, minutes=minutes)
     run.network.load_state_dict(run.best_weights)
     if dev is not None:
@@ -89,6 +85,27 @@ def train_explainer(
         known["detector"] = {"name": detector.name, "fingerprint": config.model.detector}
     write(Path(out) / f"{config.model.method}-{task.name}.safetensors", config.model, run.best_weights, known)
     return known
+
+
+@contextmanager
+def board(folder: Path) -> Iterator[Report]:
+    """Yield a report that writes losses and scores for TensorBoard into a folder.
+
+    Raises:
+        MissingExtraError: If tensorboard is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise MissingExtraError("--tensorboard needs tensorboard, which is not installed; run `pip install 'xaibench[train]'`") from error
+    with SummaryWriter(str(folder)) as writer:
+
+        def report(record: dict[str, Any]) -> None:
+            writer.add_scalar("loss", record["loss"], record["step"])
+            for name, score in record.get("dev", {}).items():
+                writer.add_scalar(f"dev/{name}", score, record["step"])
+
+        yield report
 
 
 class Listener(NamedTuple):

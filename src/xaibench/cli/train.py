@@ -1,5 +1,6 @@
 """`xaibench train`: detectors and trainable explainers, by the commands that made the shipped weights."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -70,6 +71,8 @@ Also = Annotated[
 Repeats = Annotated[int, typer.Option(min=1, help="how often pairs of --also are seen for each time that the task's own are")]
 Copies = Annotated[int, typer.Option(min=1, help="examples made of each pair: itself, then cut, equalised and played at other places")]
 Speed = Annotated[float, typer.Option(min=0.0, max=0.49, help="change of speed drawn for both twins alike: other voices for few speakers")]
+Boost = Annotated[int, typer.Option(min=0, max=8, help="algorithm of RawBoost that disturbs both twins alike; 0 for none")]
+Board = Annotated[bool, typer.Option("--tensorboard", help="write losses and scores for TensorBoard into OUT/tensorboard")]
 Minutes = Annotated[float | None, typer.Option(min=0.0, help="end after so long with the best weights so far; the same command goes on")]
 Initial = Annotated[str, typer.Option(help="weights file to start from, e.g. those of one_shot")]
 Recount = Annotated[bool, typer.Option("--recount", help="count the table of bin and level again, for initial weights of another task")]
@@ -90,10 +93,12 @@ def specsegdiff(
     repeats: Repeats = 1,
     copies: Copies = 2,
     speed: Speed = 0.0,
+    rawboost: Boost = 0,
     minutes: Minutes = None,
     seed: Seed = 0,
     device: Device = "cpu",
     precision: Precision = "float32",
+    tensorboard: Board = False,
 ) -> None:
     """Train the diffusion explainer; a run that was stopped goes on from its checkpoint."""
     _segdiff("specsegdiff", locals())
@@ -113,10 +118,12 @@ def one_shot(
     repeats: Repeats = 1,
     copies: Copies = 2,
     speed: Speed = 0.0,
+    rawboost: Boost = 0,
     minutes: Minutes = None,
     seed: Seed = 0,
     device: Device = "cpu",
     precision: Precision = "float32",
+    tensorboard: Board = False,
 ) -> None:
     """Train the same network as a plain segmenter: the ablation that says what diffusion adds."""
     _segdiff("one_shot", locals())
@@ -136,11 +143,13 @@ def addsegdiff(
     repeats: Repeats = 1,
     copies: Copies = 2,
     speed: Speed = 0.0,
+    rawboost: Boost = 0,
     minutes: Minutes = None,
     detector: Annotated[str, typer.Option("--detector", "-d", help="detector whose features are read; default: the task's")] = "",
     seed: Seed = 0,
     device: Device = "cpu",
     precision: Precision = "float32",
+    tensorboard: Board = False,
 ) -> None:
     """Train the diffusion explainer that sees a detector's features instead of the spectrogram."""
     _segdiff("addsegdiff", locals())
@@ -160,11 +169,13 @@ def addsegdiff_random(
     repeats: Repeats = 1,
     copies: Copies = 2,
     speed: Speed = 0.0,
+    rawboost: Boost = 0,
     minutes: Minutes = None,
     detector: Annotated[str, typer.Option("--detector", "-d", help="detector whose features are read; default: the task's")] = "",
     seed: Seed = 0,
     device: Device = "cpu",
     precision: Precision = "float32",
+    tensorboard: Board = False,
 ) -> None:
     """Train addsegdiff on the same detector with random parameters: the control of its claim."""
     _segdiff("addsegdiff_random", locals())
@@ -174,7 +185,7 @@ def _segdiff(method: str, options: dict[str, Any]) -> None:
     """Train by the options of a verb, which are named as the fields of ``TrainingConfig`` are."""
     from xaibench.cli.progress import bar
     from xaibench.explainers.segdiff.augmentation import Augmentation
-    from xaibench.explainers.segdiff.job import Further, listener, train_explainer
+    from xaibench.explainers.segdiff.job import Further, board, listener, train_explainer
     from xaibench.explainers.segdiff.training import TrainingConfig
     from xaibench.explainers.segdiff.weights import preset
     from xaibench.registry import DETECTORS, TASKS
@@ -184,16 +195,22 @@ def _segdiff(method: str, options: dict[str, Any]) -> None:
     fields = ("steps", "batch_size", "learning_rate", "initial", "recount", "copies", "seed", "precision")
     training = TrainingConfig(
         model=preset(method, options["config"], **(detector.preset if detector else {})),
-        augmentation=Augmentation(speed=options["speed"]),
+        augmentation=Augmentation(speed=options["speed"], rawboost=options["rawboost"]),
         **{name: options[name] for name in fields},
     )
-    with bar(f"train {method}") as advance:
+    with bar(f"train {method}") as advance, board(options["out"] / "tensorboard") if options["tensorboard"] else nullcontext() as write:
+
+        def report(record: dict[str, Any]) -> None:
+            advance(int(record["step"]), training.steps)
+            if write is not None:
+                write(record)
+
         card = train_explainer(
             task,
             training,
             out=options["out"],
             device=options["device"],
-            progress=advance,
+            report=report,
             also=[Further(TASKS.load(spec), options["copies"], options["repeats"]) for spec in options["also"] or []],
             detector=detector.heard if detector else None,
             minutes=options["minutes"],

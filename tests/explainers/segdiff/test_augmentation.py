@@ -61,6 +61,18 @@ def test_speed_moves_both_twins_alike() -> None:
         Augmentation(speed=0.7)
 
 
+def test_rawboost_reaches_the_image_and_not_the_mask() -> None:
+    clip = noise(0)
+    plain = Recipe(front=FrontEnd(), copies=2, augmentation=Augmentation())
+    loud = replace(plain, augmentation=Augmentation(rawboost=3, rawboost_share=1.0))
+    first, second = (from_clips([clip], recipe).batch([0, 1]) for recipe in (plain, loud))
+    assert torch.equal(first.mask, second.mask)
+    assert torch.equal(first.image[0], second.image[0])
+    assert not torch.equal(first.image[1], second.image[1])
+    with pytest.raises(ValueError, match="algorithm must be 1 to 8, got 9"):
+        Augmentation(rawboost=9)
+
+
 def noise(seed: int) -> Clip:
     drawn = torch.randn(2, 16_200, generator=torch.Generator().manual_seed(seed))
     return Clip(replace(PAIR, id=f"p{seed}"), drawn[0], drawn[1], 16_200)

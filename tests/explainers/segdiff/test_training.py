@@ -16,7 +16,7 @@ from xaibench.explainers.segdiff.checkpoints import records
 from xaibench.explainers.segdiff.data import Batch, Examples, Recipe, augment, cached, from_clips
 from xaibench.explainers.segdiff.evaluation import evaluate, generalized_dice, reliability
 from xaibench.explainers.segdiff.frontend import FrontEnd
-from xaibench.explainers.segdiff.job import train_explainer
+from xaibench.explainers.segdiff.job import board, train_explainer
 from xaibench.explainers.segdiff.objective import segmentation_loss
 from xaibench.explainers.segdiff.training import TrainingConfig, start, train
 from xaibench.explainers.segdiff.weights import assemble, preset, read, write
@@ -167,7 +167,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
 def test_a_job_writes_weights_and_a_card_that_describe_each_other(tmp_path: Path) -> None:
     run_config, done = config(steps=6), []
     known = train_explainer(
-        Louder(), run_config, out=tmp_path / "out", examples_dir=tmp_path / "examples", progress=lambda *args: done.append(args)
+        Louder(), run_config, out=tmp_path / "out", examples_dir=tmp_path / "examples", report=lambda record: done.append(record["step"])
     )
     path = tmp_path / "out" / "specsegdiff-louder.safetensors"
     model = assemble(*read(path))
@@ -177,9 +177,23 @@ def test_a_job_writes_weights_and_a_card_that_describe_each_other(tmp_path: Path
     assert written["file_bytes"] == path.stat().st_size
     assert (written["data_fingerprint"], written["steps"], written["examples"]) == ("louder-1", 6, 6)
     assert written["dev"]["calibration"]["calibration_error"] < 0.2
-    assert done == [(i, 6) for i in range(1, 7)]
+    assert done == list(range(1, 7))
     dev = cached(Louder(), "dev", run_config.plain_examples(), tmp_path / "examples")
     assert evaluate(model.network, model.config, dev)["mean"] == pytest.approx(written["dev"]["mean"], abs=1.0)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_tensorboard_shows_losses_and_scores(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="the extra train is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with board(tmp_path) as report:
+        for step in (1, 2):
+            report({"step": step, "loss": 0.5 / step} | ({"dev": {"mean": 30.0}} if step == 2 else {}))
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert [(e.step, e.value) for e in events.Scalars("loss")] == [(1, 0.5), (2, 0.25)]
+    assert [e.value for e in events.Scalars("dev/mean")] == [30.0]
 
 
 def test_initial_weights_start_a_run(tmp_path: Path) -> None:
