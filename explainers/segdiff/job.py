@@ -141,7 +141,7 @@ def card(config: TrainingConfig, run: Run, *, task: str, data: str, examples: in
         "method": config.model.method,
         "task": task,
         "data_fingerprint": data,
-        "training": asdict(config) | {"initial": Path(config.initial).name},
+        "training": asdict(config) | {name: Path(getattr(config, name)).name for name in ("initial", "backbone", "teacher")},
         "examples": examples,
         "steps": run.step,
         "parameters": parameters(run.network),

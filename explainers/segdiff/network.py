@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from xaibench.explainers.segdiff.backbone import Backbone
 from xaibench.explainers.segdiff.detail import Detail
 from xaibench.explainers.segdiff.features import FeatureEncoder, Maps
 from xaibench.explainers.segdiff.folding import fold, unfold
@@ -60,6 +61,8 @@ class NetworkConfig:
     detail: int = 0
     """Channels of the convolutions at full resolution that refine the answer (``detail``); 0 for none."""
     detail_planes: int = 2
+    backbone: str = ""
+    """Configuration of a diffusers ``UNet2DModel`` that takes the U-Net's place (``backbone``); empty for none."""
 
     @property
     def multiple(self) -> tuple[int, int]:
@@ -263,7 +266,8 @@ class SegDiffNetwork(nn.Module):
         )
         planes = config.image_channels + (self.features.channels if self.features else 0)
         self.encoder = ImageEncoder(planes * cells, config)
-        self.unet = UNet(inputs * cells, config.mask_channels * cells, config)
+        denoiser = Backbone(inputs * cells, config.mask_channels * cells, config.backbone) if config.backbone else None
+        self.unet = denoiser or UNet(inputs * cells, config.mask_channels * cells, config)
         self.table = (
             Table(config.mask_channels, config.table_bins, config.table_levels, config.table_channel, 4 * config.model_channels)
             if config.table_levels

@@ -20,6 +20,7 @@ from torch import nn
 
 from xaibench.errors import WeightsError
 from xaibench.explainers.segdiff.augmentation import Augmentation
+from xaibench.explainers.segdiff.backbone import Backbone
 from xaibench.explainers.segdiff.checkpoints import Run, log, resume, save
 from xaibench.explainers.segdiff.data import Batch, Examples, Recipe
 from xaibench.explainers.segdiff.evaluation import evaluate
@@ -59,6 +60,8 @@ class TrainingConfig:
     """Weights file to start from; empty for random ones."""
     precision: str = "float32"
     """``bf16`` runs the network under autocast."""
+    backbone: str = ""
+    """Folder of a pretrained diffusers ``UNet2DModel`` whose weights the denoiser starts from; the model must have been built for it."""
     teacher: str = ""
     """Weights file of a network of the same configuration from which the student learns; empty for training on the masks."""
     student_steps: int = 0
@@ -154,6 +157,8 @@ def start(config: TrainingConfig, device: str = "cpu", examples: Source | None =
     """Return a run at step 0; a network with a table has it counted on the examples."""
     torch.manual_seed(config.seed)
     network = config.model.build().to(device)
+    if config.backbone and isinstance(network.unet, Backbone):
+        network.unet.load(Path(config.backbone))
     if config.initial:
         found, tensors = read(Path(config.initial))
         wanted = config.model.network

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from xaibench.errors import WeightsError
+from xaibench.explainers.segdiff.backbone import backbone_config
 from xaibench.explainers.segdiff.diffusion import Diffusion
 from xaibench.explainers.segdiff.frontend import FrontEnd
 from xaibench.explainers.segdiff.network import CONFIGS, NetworkConfig, SegDiffNetwork
@@ -63,6 +64,7 @@ def preset(
     *,
     features: tuple[tuple[int, int], ...] = (),
     detector: str = "",
+    backbone: str = "",
 ) -> ModelConfig:
     """Return a model configuration by the name of its network; ``paper`` is the published one (noise prediction, linear schedule).
 
@@ -72,6 +74,7 @@ def preset(
         recipes: One output channel each.
         features: (D, H) of each layer of the detector that is read; for the ``addsegdiff`` pair, which sees no spectrogram.
         detector: Fingerprint of that detector.
+        backbone: Folder of a pretrained diffusers ``UNet2DModel`` that becomes the denoiser.
 
     Raises:
         ValueError: If there is no such network, or features are missing or given where none are read.
@@ -87,9 +90,18 @@ def preset(
         front, diffusion = PAPER_LEVELS, Diffusion()
     else:
         front, diffusion = FrontEnd(frame_multiple=network.multiple[1]), FEW_STEPS
+    if backbone:
+        network = _on_backbone(network, backbone_config(Path(backbone)))
+        front = replace(front, frame_multiple=network.multiple[1])
     if features:
         front, network = _blind(config, front, network, features)
     return ModelConfig(method, network, diffusion, front, recipes, detector=detector)
+
+
+def _on_backbone(network: NetworkConfig, config: str) -> NetworkConfig:
+    """Fit the encoder's width and the grid to a pretrained denoiser, which brings its own embedding of time and so has no table."""
+    widths = json.loads(config)["block_out_channels"]
+    return replace(network, backbone=config, model_channels=int(widths[0]), channel_mult=(1,) * len(widths), table_levels=0, detail=0)
 
 
 def _blind(config: str, front: FrontEnd, network: NetworkConfig, features: tuple[tuple[int, int], ...]) -> tuple[FrontEnd, NetworkConfig]:

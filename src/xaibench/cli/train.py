@@ -73,6 +73,7 @@ Copies = Annotated[int, typer.Option(min=1, help="examples made of each pair: it
 Speed = Annotated[float, typer.Option(min=0.0, max=0.49, help="change of speed drawn for both twins alike: other voices for few speakers")]
 Boost = Annotated[int, typer.Option(min=0, max=8, help="algorithm of RawBoost that disturbs both twins alike; 0 for none")]
 Board = Annotated[bool, typer.Option("--tensorboard", help="write losses and scores for TensorBoard into OUT/tensorboard")]
+Backbone = Annotated[str, typer.Option(help="folder of a pretrained diffusers UNet2DModel that becomes the denoiser")]
 Minutes = Annotated[float | None, typer.Option(min=0.0, help="end after so long with the best weights so far; the same command goes on")]
 Initial = Annotated[str, typer.Option(help="weights file to start from, e.g. those of one_shot")]
 Recount = Annotated[bool, typer.Option("--recount", help="count the table of bin and level again, for initial weights of another task")]
@@ -94,6 +95,7 @@ def specsegdiff(
     copies: Copies = 2,
     speed: Speed = 0.0,
     rawboost: Boost = 0,
+    backbone: Backbone = "",
     minutes: Minutes = None,
     seed: Seed = 0,
     device: Device = "cpu",
@@ -119,6 +121,7 @@ def one_shot(
     copies: Copies = 2,
     speed: Speed = 0.0,
     rawboost: Boost = 0,
+    backbone: Backbone = "",
     minutes: Minutes = None,
     seed: Seed = 0,
     device: Device = "cpu",
@@ -144,6 +147,7 @@ def addsegdiff(
     copies: Copies = 2,
     speed: Speed = 0.0,
     rawboost: Boost = 0,
+    backbone: Backbone = "",
     minutes: Minutes = None,
     detector: Annotated[str, typer.Option("--detector", "-d", help="detector whose features are read; default: the task's")] = "",
     seed: Seed = 0,
@@ -170,6 +174,7 @@ def addsegdiff_random(
     copies: Copies = 2,
     speed: Speed = 0.0,
     rawboost: Boost = 0,
+    backbone: Backbone = "",
     minutes: Minutes = None,
     detector: Annotated[str, typer.Option("--detector", "-d", help="detector whose features are read; default: the task's")] = "",
     seed: Seed = 0,
@@ -192,9 +197,9 @@ def _segdiff(method: str, options: dict[str, Any]) -> None:
 
     task = TASKS.load(options["task"])
     detector = listener(method, DETECTORS.load(options["detector"] or task.default_detector)) if "detector" in options else None
-    fields = ("steps", "batch_size", "learning_rate", "initial", "recount", "copies", "seed", "precision")
+    fields = ("backbone", "steps", "batch_size", "learning_rate", "initial", "recount", "copies", "seed", "precision")
     training = TrainingConfig(
-        model=preset(method, options["config"], **(detector.preset if detector else {})),
+        model=preset(method, options["config"], backbone=options["backbone"], **(detector.preset if detector else {})),
         augmentation=Augmentation(speed=options["speed"], rawboost=options["rawboost"]),
         **{name: options[name] for name in fields},
     )
