@@ -21,16 +21,17 @@ _connections: dict[tuple[int, Path], sqlite3.Connection] = {}
 _memory: dict[tuple[Path, str, str], str] = {}
 
 
-def remember(kind: str, key: str, find: Callable[[], Any]) -> Any:
+def remember(kind: str, key: str, find: Callable[[], Any], *, again: bool = False) -> Any:
     """Return the fact of this kind and key, found by ``find`` once and kept as JSON.
 
     Args:
         kind: What is known, with the version of the code that finds it, e.g. ``"alignment-v1"``.
         key: Content that it depends on.
         find: Called where the fact is not known; returns what JSON can hold.
+        again: Find it anew, whatever is known.
     """
     home = cache_dir() / FILE
-    text = _memory.get((home, kind, key)) or _read(home, kind, key)
+    text = None if again else _memory.get((home, kind, key)) or _read(home, kind, key)
     if text is None:
         text = json.dumps(find())
         _write(home, kind, key, text)

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from xaibench.errors import DataError, WeightsError
 from xaibench.registry import EXPLAINERS
-from xaibench.tasks.masks import recipe, smooth, truth
+from xaibench.tasks.masks import recipe, smooth
+from xaibench.tasks.shelf import kept_mask
 from xaibench.tasks.spectrogram import DEFAULT_STFT, STFTConfig, magnitude
 from xaibench.types import Clip, Control, Detector, Generators, Pair, Task, TrainableExplainer, Weights, tensors_hash
 
@@ -51,10 +52,10 @@ class _Prior(Control, TrainableExplainer):
         """Count masked cells and all cells by place in the table: ``sum`` and ``count``, (F, LEVELS) float64."""
         totals = {name: torch.zeros(self.stft.bins, LEVELS, dtype=torch.float64) for name in ("sum", "count")}
         for clip in pairs:
-            known = truth(clip, self.recipe, self.stft)
+            mask, valid = kept_mask(clip, self.recipe, self.stft)
             rows = self.levels(clip.spoof[None])[0]
-            totals["sum"].scatter_add_(1, rows, known.mask.double())
-            totals["count"].scatter_add_(1, rows, known.valid.double())
+            totals["sum"].scatter_add_(1, rows, mask.double())
+            totals["count"].scatter_add_(1, rows, valid.double())
         return totals
 
     def means(self) -> Tensor:

@@ -93,3 +93,24 @@ def check(
     else:
         out.write_text(text, encoding="utf-8")
     typer.echo(f"{text.count(chr(10)) - 1} pairs, {refused} refused", err=True)
+
+
+@app.command("build")
+def build(
+    task: Annotated[str, typer.Argument(help="NAME or NAME:option=value of a corpus with twins")],
+    folder: Annotated[str, typer.Option("--data", help="its folder")] = "",
+    split: Annotated[list[str] | None, typer.Option(help="train, dev or test; repeat for several; default: all")] = None,
+    recipe: Annotated[list[str] | None, typer.Option(help="mask recipe; repeat for several; default: the official ones")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="processes")] = 2,
+) -> None:
+    """Align all pairs of a corpus and compute their masks once; later commands read them from the cache."""
+    from xaibench.cli.progress import bar
+    from xaibench.registry import TASKS
+    from xaibench.tasks.shelf import build as build_masks
+
+    corpus = TASKS.load(task, **({"data": folder} if folder else {}))
+    with bar("build") as advance:
+        built = build_masks(corpus, split or ["train", "dev", "test"], recipe or corpus.recipes, jobs, advance)
+    for name, why in list(built.refused.items())[:10]:
+        typer.echo(f"refused: {name}: {why}", err=True)
+    typer.echo(f"{built.clips} clips, {built.masks} masks, {built.made} computed now, {len(built.refused)} pairs refused")
