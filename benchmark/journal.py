@@ -81,6 +81,27 @@ class Journal:
         except (sqlite3.Error, ValidationError) as error:
             raise self._failure(error) from error
 
+    def damage(self) -> list[str]:
+        """Let SQLite check every page; return a sentence if it finds damage."""
+        try:
+            found = self._db.execute("PRAGMA integrity_check(1)").fetchone()[0]
+        except sqlite3.Error as error:
+            found = str(error)
+        return [] if found == "ok" else [f"journal {self.path} is damaged: {' '.join(found.split())}"]
+
+    def keep(self, keys: set[str]) -> None:
+        """Drop the explanations that are not among these keys, with their scores, and shrink the file."""
+        try:
+            for record in list(self.records("explanation")):
+                if record.key not in keys:
+                    self._db.execute("DELETE FROM records WHERE key = ?", (record.key,))
+            for score in list(self.records("score")):
+                if isinstance(score, Score) and score.unit not in keys:
+                    self._db.execute("DELETE FROM records WHERE key = ?", (score.key,))
+            self._db.execute("VACUUM")
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+
     def close(self) -> None:
         """Fold the write-ahead log into the file."""
         self._db.close()
@@ -93,4 +114,5 @@ class Journal:
 
     def _failure(self, error: Exception) -> RunError:
         reason = str(error).splitlines()[0]
-        return RunError(f"journal must be a file that can be read and written, got {self.path}: {reason}; free some space or start --fresh")
+        remedy = "free some space or start --fresh, or `xaibench recover` it"
+        return RunError(f"journal must be a file that can be read and written, got {self.path}: {reason}; {remedy}")

@@ -11,10 +11,11 @@ from xaibench.benchmark.given import Given, Origin
 from xaibench.benchmark.heatmaps import heatmap_path, is_intact
 from xaibench.benchmark.journal import Journal
 from xaibench.benchmark.plan import Plan, PlannedClip
-from xaibench.benchmark.progress import Drain, Ticker
+from xaibench.benchmark.progress import Drain, Ticker, log
 from xaibench.benchmark.sanity import PLACE
 from xaibench.benchmark.score import BOTH, ScoreItem, causal_items, faithfulness_items, localization_items, sanity_items
 from xaibench.benchmark.stages import Explaining, ExplainItem, Scoring
+from xaibench.benchmark.stale import stale
 from xaibench.benchmark.suite import Causal, Curves, Sanity
 from xaibench.benchmark.units import FAILED, Explanation, Score, Twins, Unit
 from xaibench.benchmark.world import World
@@ -35,8 +36,11 @@ class Session:
     def __init__(self, world: World, plan: Plan, folder: RunFolder, journal: Journal, ticker: Ticker, drain: Drain, executor: Executor):
         self.world, self.plan, self.folder, self.journal = world, plan, folder, journal
         self.ticker, self.drain, self.executor = ticker, drain, executor
-        wanted = {unit.key for group in plan.units for unit in group}
-        self.explanations = {r.key: r for r in journal.records("explanation") if isinstance(r, Explanation) and r.key in wanted}
+        wanted = {unit.key: unit for group in plan.units for unit in group}
+        known = [r for r in journal.records("explanation") if isinstance(r, Explanation)]
+        self.explanations = {r.key: r for r in known if r.key in wanted}
+        self.stale = tuple(stale(known, {key: unit for key, unit in wanted.items() if key not in self.explanations}))
+        """Why explanations of an earlier start are made again, in sentences."""
         clips = {clip.key for clip in plan.clips}
         self.twins = {r.key: r for r in journal.records("twins") if isinstance(r, Twins) and r.key in clips}
         self.scores = {r.key: r for r in journal.records("score") if isinstance(r, Score) and r.unit in wanted}
@@ -55,7 +59,9 @@ class Session:
         self.origins[label] = given.origin()
 
     def explain(self, retry: bool) -> None:
-        """Explain what is missing; failed units again only on request."""
+        """Explain what is missing, and say why where the journal held it under another key; failed units again only on request."""
+        for sentence in self.stale:
+            log.warning("%s", sentence)
         chunks = []
         for clip, units in zip(self.plan.clips, self.plan.units, strict=True):
             items = self._twins_missing(clip, retry)

@@ -5,7 +5,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from xaibench.cli import check, compare, data, doctor, explain, gate, new, report, run, score, show, submit, train, verify, vocode
+from xaibench.cli import care, check, compare, data, doctor, explain, gate, new, report, run, score, show, submit, train, verify, vocode
 from xaibench.errors import ExitCode, XaibenchError
 
 app = typer.Typer(
@@ -21,6 +21,9 @@ app.command("score")(score.score)
 app.command("report")(report.report)
 app.command("compare")(compare.compare)
 app.command("gate")(gate.gate)
+app.command("recover")(care.recover)
+app.command("merge")(care.merge)
+app.command("gc")(care.gc)
 app.command("list")(show.list_plugins)
 app.command("info")(show.info)
 app.command("explain")(explain.explain)

@@ -1,4 +1,4 @@
-"""`xaibench verify`: is a revealed hidden split the one that was promised?"""
+"""`xaibench verify`: is a run folder whole, or a revealed hidden split the one that was promised?"""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,11 +7,21 @@ import typer
 
 
 def verify(
-    reveal: Annotated[Path, typer.Option("--reveal", help="salts and hashes of the masks, as published when the split retires")],
+    run: Annotated[Path | None, typer.Argument(help="run folder: its journal, every heatmap by its hash, its tables")] = None,
+    reveal: Annotated[
+        Path | None, typer.Option("--reveal", help="salts and hashes of the masks, as published when the split retires")
+    ] = None,
     commitment: Annotated[Path, typer.Option(help="what was published first")] = Path("commitment.json"),
     task: Annotated[str, typer.Option("--task", "-t", help="task whose audio is at hand: its masks are made again and compared")] = "",
 ) -> None:
-    """Check the masks of a retired split against the Merkle root that was published before anybody was scored."""
+    """Check a run folder whole (exit code 8 if it is not), or the masks of a retired split against the Merkle root published before."""
+    if run is not None:
+        from xaibench.cli.care import verify as verify_run
+
+        verify_run(run)
+        return
+    if reveal is None:
+        raise ValueError("verify must be given a run folder or --reveal, got neither; write for example `xaibench verify runs/<id>`")
     from xaibench.leaderboard.submission.commitment import read_commitment, read_reveal
     from xaibench.leaderboard.submission.commitment import verify as check
     from xaibench.registry import TASKS
