@@ -12,6 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 import xaibench
+from xaibench.benchmark.audit.run import shipped
 from xaibench.errors import RunError
 from xaibench.leaderboard import exports, notes
 from xaibench.leaderboard.album import Source, sample_pages
@@ -94,7 +95,7 @@ class _Site:
         self._scores()
         explained = notes.explained(self.run.boards)
         self.page("tasks.html", "tasks.html", cards=task_cards(self.run))
-        self.page("metrics.html", "metrics.html", explained=[(*told, _info(told[0])) for told in explained])
+        self.page("metrics.html", "metrics.html", explained=[(*told, _info(told[0])) for told in explained], audit=shipped())
         self.page("runs.html", "runs.html", provenance=provenance(self.run), command=command_of(self.run))
         self.page("about.html", "about.html", dead=f"{100 * MEANINGLESS_ABOVE:.0f}", figures=figures)
         self.page(

@@ -67,6 +67,8 @@ def info(
     options = _options(target)
     if options.row_count:
         console.print(options)
+    if registry.kind == "metric":
+        console.print(_audit(name))
 
 
 def _masks(kind: str, name: str, data: str, recipe: str, limit: int, out: Path) -> None:
@@ -119,4 +121,23 @@ def _options(target: Any) -> Any:
             if option.init and option.metadata.get("config", True):
                 kind = option.type if isinstance(option.type, str) else getattr(option.type, "__name__", str(option.type))
                 table.add_row(*map(Text, (option.name, kind, str(option.default))))
+    return table
+
+
+def _audit(name: str) -> Any:
+    """Return what the audit found of a metric as a table; a sentence for metrics that are no map against a truth."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from xaibench.benchmark.audit.run import shipped
+
+    known = shipped()
+    findings = [f for f in known["findings"] if f["metric"] == name]
+    if not findings:
+        return "\nIts checks stand in the tests; the audit covers metrics that compare a map with a truth."
+    table = Table("audit", "expected", "got", "", box=None, pad_edge=False, title_justify="left")
+    for f in findings:
+        table.add_row(*map(Text, (f["check"], f["expected"], f["got"], f["remark"] or ("ok" if f["passed"] else "FAILED"))))
+    if name in known["deviations"]:
+        table.caption = f"Elsewhere: {known['deviations'][name]}."
     return table
