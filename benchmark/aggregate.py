@@ -13,13 +13,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xaibench.benchmark.statistics import Interval, cluster_bootstraps, holm, paired_p, tiers
+from xaibench.benchmark.statistics import (
+    Interval,
+    cluster_bootstraps,
+    detectable_difference,
+    holm,
+    leave_one_out_spread,
+    paired_p,
+    share_interval,
+    tiers,
+)
 from xaibench.benchmark.suite import Suite
 from xaibench.benchmark.summary import SummaryRow
 from xaibench.benchmark.units import FAILED, ClipRef
 
 COLUMNS_AT_ONCE = 128
 ALPHA = 0.05
+HITS = {"pointing_game": 1.0, "fidelity_in": 1.0, "average_increase": 100.0}
+"""Metrics of hits and misses, with the value of a hit: where all clips are one of the two, intervals are those of a share."""
 
 Place = tuple[str, str, str, str]
 """Recipe, polarity, occluder, metric: rows compete within one."""
@@ -127,7 +138,8 @@ class Aggregator:
     def _slice_rows(self, block: Block, name: str, inside: Mask) -> Iterator[SummaryRow]:
         wanted = [i for i, column in enumerate(block.columns) if name == "all" or column[4] in self.suite.sliced_metrics]
         part = block.take(inside, wanted)
-        intervals = {by: self._intervals(part.values, part.clusters(by)) for by in ("utterance", "speaker")}
+        intervals = {by: self._row_intervals(part, by) for by in ("utterance", "speaker")}
+        detectable: dict[int, float] = {}
         tier: dict[int, int | None] = {}
         beats: dict[int, bool] = {}
         for place, members in by_place(part.columns).items():
@@ -137,15 +149,27 @@ class Aggregator:
                 clusters = part.clusters(self._kind(part, np.asarray(np.isfinite(part.values[:, rows]).all(1))))
                 tier |= self._tiers(part, rows, clusters, self.higher[place[3]])
                 beats |= self._beats(part, rows, clusters, self.higher[place[3]])
+                detectable |= self._detectable(part, rows, clusters, self.higher[place[3]])
         for j, _ in enumerate(wanted):
             if part.asked[:, j].any():
                 by = self._kind(part, np.isfinite(part.values[:, j]))
-                yield self._row(part, j, name, {k: v[j] for k, v in intervals.items()}, by, tier.get(j), beats.get(j))
+                row = self._row(part, j, name, {k: v[j] for k, v in intervals.items()}, by, tier.get(j), beats.get(j))
+                spread = self._without_each_vocoder(part, j, by) if name == "all" else {}
+                yield row.model_copy(update={"detectable": finite(detectable.get(j, np.nan)), **spread})
 
     def _kind(self, part: Block, clips: Mask) -> str:
         """Choose the clusters of some clips: speakers if there are enough of them, else utterances."""
         speakers = {clip.speaker for clip, inside in zip(part.clips, clips, strict=True) if inside}
         return "speaker" if len(speakers) >= self.suite.min_speakers else "utterance"
+
+    def _row_intervals(self, part: Block, by: str) -> list[Interval]:
+        """Return the interval of each column's mean; of hits and misses that of a share."""
+        found = self._intervals(part.values, part.clusters(by))
+        for j, column in enumerate(part.columns):
+            hit, values = HITS.get(column[4]), part.values[:, j]
+            if hit is not None and np.isin(values[np.isfinite(values)], (0.0, hit)).all():
+                found[j] = share_interval(found[j], scale=hit, level=self.suite.level)
+        return found
 
     def _intervals(self, values: Values, clusters: Sequence[str]) -> list[Interval]:
         """Return the interval of each column: equal columns once, and some at a time, as all draws of all columns would fill the memory."""
@@ -185,6 +209,25 @@ class Aggregator:
         for j, p in zip(own, largest, strict=True):
             found[j] = bool(p < ALPHA) and all(i.low > 0 for i in self._intervals(ahead[j], clusters))
         return found
+
+    def _detectable(self, part: Block, rows: Sequence[int], clusters: Sequence[str], higher: bool) -> dict[int, float]:
+        """Return, for each explainer of a place, the smallest true difference from the best control that these clips could have shown."""
+        controls = [j for j in rows if self._competes_as_control(part.columns[j][0])]
+        if not controls:
+            return {}
+        means = [float(np.nanmean(part.values[:, j])) for j in controls]
+        best = controls[int(np.argmax(means) if higher else np.argmin(means))]
+        own = [j for j in rows if not self.rows[part.columns[j][0]].control]
+        return {j: detectable_difference(part.values[:, j] - part.values[:, best], clusters, alpha=ALPHA) for j in own}
+
+    def _without_each_vocoder(self, part: Block, j: int, by: str) -> dict[str, float | None]:
+        """Return the least and the greatest mean with one vocoder left out, of the metrics that are told by vocoder."""
+        vocoders = [clip.vocoder for clip in part.clips]
+        if part.columns[j][4] not in self.suite.sliced_metrics or len(set(vocoders)) < 2:
+            return {}
+        means = np.array(list(leave_one_out_spread(part.values[:, j], part.clusters(by), vocoders).values()))
+        means = means[np.isfinite(means)]
+        return {"without_vocoder_low": finite(means.min()), "without_vocoder_high": finite(means.max())} if len(means) else {}
 
     def _row(
         self, part: Block, j: int, name: str, intervals: Mapping[str, Interval], by: str, tier: int | None, beats: bool | None

@@ -283,6 +283,47 @@ def minimum_detectable_difference(difference: Interval, *, alpha: float = 0.05, 
     return float((t.ppf(1 - alpha / 2, freedom) + t.ppf(power, freedom)) * difference.standard_error)
 
 
+def detectable_difference(differences: ArrayLike, clusters: Sequence[Hashable], *, alpha: float = 0.05, power: float = 0.8) -> float:
+    """Smallest true mean of paired differences (n,) that their t-test finds with this power; NaN with fewer than 2 clusters."""
+    means = cluster_means(np.asarray(differences, np.float64).reshape(-1, 1), clusters)[0].ravel()
+    means = means[np.isfinite(means)]
+    if len(means) < 2:
+        return float("nan")
+    error = float(means.std(ddof=1)) / len(means) ** 0.5
+    nan = float("nan")
+    return minimum_detectable_difference(Interval(nan, nan, nan, len(means), len(means), standard_error=error), alpha=alpha, power=power)
+
+
+def share_interval(interval: Interval, *, scale: float = 1.0, level: float = 0.95) -> Interval:
+    """Replace the bounds of a mean of hits and misses by Wilson's (1927), with the clusters' own spread.
+
+    Where all clips hit, a bootstrap has nothing to draw from and claims certainty. Wilson's score interval does not: 48 hits of 48 give
+    .92 to 1. The number of independent trials is ``p (1 - p) / se^2`` (Kish's effective sample size; Franco et al. 2019,
+    doi:10.1093/jssam/smy019), at most the clips and at least 1, and the number of clusters where these are all alike; the
+    quantile is Student's for the clusters.
+
+    Args:
+        interval: Of values that are 0 or ``scale``.
+        scale: Value of a hit, such as 100 for per cent.
+        level: Coverage.
+
+    Returns:
+        The interval with ``method`` "Wilson over clusters"; unchanged with fewer than 2 clusters.
+    """
+    if interval.n_clusters < 2:
+        return interval
+    from scipy.stats import t
+
+    share, error = interval.mean / scale, interval.standard_error / scale
+    spread = share * (1 - share)
+    trials = min(max(spread / error**2, 1.0), float(interval.n)) if error > 0 and spread > 0 else float(interval.n_clusters)
+    square = float(t.ppf(0.5 + level / 2, interval.n_clusters - 1)) ** 2 / trials
+    centre = (share + square / 2) / (1 + square)
+    half = (square * (spread + square / 4)) ** 0.5 / (1 + square)
+    low, high = (min(max(bound, 0.0), 1.0) * scale for bound in (centre - half, centre + half))
+    return replace(interval, low=min(low, interval.mean), high=max(high, interval.mean), method="Wilson over clusters")
+
+
 def leave_one_out_spread(values: ArrayLike, clusters: Sequence[Hashable], groups: Sequence[Hashable]) -> dict[Any, float]:
     """Return the mean over clusters with each group (such as a vocoder) left out, by group; a wide spread means one group decides."""
     scores = np.asarray(values, np.float64)

@@ -48,6 +48,11 @@ class SummaryRow(BaseModel):
     """Whether the row is better than every control that is no oracle: each paired interval of the difference lies on the good side of zero,
     and the largest p over controls, corrected by Holm over the explainers of the place, is below 0.05. Null where rows do not compete."""
     note: str
+    detectable: float | None = None
+    """Smallest true difference from the best control that these clips would show with power .8 (two-sided t-test at .05)."""
+    without_vocoder_low: float | None = None
+    """Least mean with one vocoder left out; in slice "all" of the metrics that are told by vocoder."""
+    without_vocoder_high: float | None = None
 
 
 class CausalRow(BaseModel):

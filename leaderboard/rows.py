@@ -36,6 +36,9 @@ class Score:
     tier: int | None = None
     beats_best_control: bool | None = None
     note: str = ""
+    detectable: float | None = None
+    without_vocoder_low: float | None = None
+    without_vocoder_high: float | None = None
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def section(run: Run, board: Board, at: int, curves: Sequence[Mapping[str, Any]]
         n_explainers=len(board.ranked("explainer", recipe)),
         n_clips=most.n_total,
         clusters=notes.clusters(most),
-        gate=notes.gate(detector),
+        gate=" ".join(filter(None, (notes.gate(detector), notes.resolution(board, recipe)))),
         few=f"Only {most.n_total} clips: not enough to rank. Intervals are wide and no row gets a tier." if 0 < most.n_total < 20 else "",
         few_curves=notes.few_curves(detector, str(run.summary.get("tier", ""))),
         figures=_figures(board, recipe),

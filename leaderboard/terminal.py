@@ -7,6 +7,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from xaibench.leaderboard.notes import resolution
 from xaibench.leaderboard.rows import Board, Group, Row, Score, number
 from xaibench.leaderboard.views import GROUPS, headline
 from xaibench.leaderboard.words import CHANCE_GDICE, CORRECTED, PRIMARY, TIER_RULE, clean, metric
@@ -137,7 +138,8 @@ class BoardText:
         if facts.get("n_clips") is not None:
             gap = f"{float(facts.get('gap_gate') or 2.0):.1f}"
             told.append(f"{facts['n_clips']} clips entered, {facts.get('n_gated', 0)} with a gap >= {gap} between the twins.")
-        return " ".join(told)
+        told.append(resolution(self.board, self.recipe))
+        return " ".join(filter(None, told))
 
 
 def _greyed(row: Row, occluder: str) -> str:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from toys import SUITE
 
-from xaibench.benchmark.aggregate import Aggregator, RowInfo
-from xaibench.benchmark.statistics import cluster_bootstrap, paired_difference, paired_p
+from xaibench.benchmark.aggregate import Aggregator, Block, RowInfo
+from xaibench.benchmark.statistics import cluster_bootstrap, minimum_detectable_difference, paired_difference, paired_p
+from xaibench.benchmark.units import ClipRef
 
 CONTROLS = ("random", "constant", "energy")
 RULES = replace(SUITE, min_speakers=20, min_clips=10, n_draws=1000)
@@ -99,3 +100,31 @@ def test_many_p_values_equal_those_of_single_comparisons():
     differences[3, 1] = np.nan
     single = [paired_difference(column, np.zeros(40), clusters).p for column in differences.T]
     assert paired_p(differences, clusters) == pytest.approx(single)
+
+
+def test_rows_say_what_they_could_have_shown():
+    clusters = [f"u{i:02d}" for i in range(40)]
+    mine = 0.4 + 0.02 * NOISE[:, 5]
+    values = {**controls(energy=0.35 + 0.02 * NOISE[:, 7]), "mine": mine}
+    rows = summarise(values)
+    assert rows["mine"].detectable == pytest.approx(minimum_detectable_difference(paired_difference(mine, values["energy"], clusters)))
+    assert rows["random"].detectable is None
+
+
+def test_hits_on_every_clip_leave_room_for_doubt():
+    hits = {name: np.ones(40) for name in ("random", "mine")}
+    rows = summarise(hits, metric="pointing_game")
+    assert (rows["mine"].mean, rows["mine"].high) == (1.0, 1.0)
+    assert rows["mine"].low < 0.93
+    assert summarise(hits)["mine"].low == 1.0  # a score that is no share keeps what the clusters say
+
+
+def test_one_vocoder_left_out_shows_who_decides():
+    block = Block("t", "d", [], [], *(np.zeros((0, 0)) for _ in range(4)), [])
+    block.clips = [
+        ClipRef(task="t", split="test", pair=f"p{i}", utterance=f"u{i}", speaker="s", vocoder=v, family=v, seen_vocoder=True)
+        for i, v in enumerate("aab")
+    ]
+    block.columns, block.values = [("mine", "r", "declared", "", "generalized_dice")], np.array([[0.2], [0.4], [0.9]])
+    found = Aggregator(RULES, {}, {})._without_each_vocoder(block, 0, "utterance")
+    assert found == {"without_vocoder_low": pytest.approx(0.3), "without_vocoder_high": pytest.approx(0.9)}

@@ -8,10 +8,12 @@ import pytest
 from xaibench.benchmark.statistics import (
     cluster_bootstrap,
     cluster_bootstraps,
+    detectable_difference,
     holm,
     leave_one_out_spread,
     minimum_detectable_difference,
     paired_difference,
+    share_interval,
     tiers,
 )
 
@@ -52,6 +54,37 @@ def test_coarse_scores_keep_finite_intervals_and_coverage(rng):
     intervals = cluster_bootstraps(hits, list(range(10)), n_draws=1000)
     assert np.mean([i.low <= 0.3 <= i.high for i in intervals]) > 0.93
     assert np.mean([i.high - i.low for i in intervals]) < 1.2
+
+
+@pytest.mark.parametrize("clusters", [10, 40, 80])
+@pytest.mark.parametrize("share", [0.3, 0.9])
+def test_the_interval_of_hits_covers_their_share(clusters, share, rng):
+    labels = clips_in(clusters, rng)
+    chance = rng.beta(6 * share, 6 * (1 - share), size=(clusters, 2000))[labels]  # clips of a cluster resemble one another
+    hits = (rng.random(chance.shape) < chance).astype(float)
+    intervals = [share_interval(i) for i in cluster_bootstraps(hits, labels.tolist(), n_draws=100)]
+    assert 0.93 <= np.mean([i.low <= share <= i.high for i in intervals]) <= 0.985  # cautious at 10 clusters near 1
+    assert all(0 <= i.low <= i.mean <= i.high <= 1 for i in intervals)
+
+
+def test_48_hits_of_48_are_no_certainty():
+    alone = share_interval(cluster_bootstrap([1.0] * 48, list(range(48))))
+    square = 2.0117405**2  # Student's t with 47 degrees of freedom
+    assert (alone.low, alone.high) == pytest.approx((48 / (48 + square), 1.0))
+    assert alone.method == "Wilson over clusters"
+    crowded = share_interval(cluster_bootstrap([1.0] * 48, [i // 6 for i in range(48)]))
+    assert crowded.low < alone.low  # eight witnesses know less than 48
+    none = share_interval(cluster_bootstrap([0.0] * 48, list(range(48))), scale=100)
+    assert (none.low, none.high) == pytest.approx((0.0, 100 * square / (48 + square)))
+
+
+def test_the_interval_of_hits_is_wilsons_where_clips_are_independent(rng):
+    from scipy.stats import binomtest
+
+    hits = (np.arange(2000) % 10 < 3).astype(float)
+    found = share_interval(cluster_bootstrap(hits, list(range(2000)), n_draws=100))
+    expected = binomtest(600, 2000).proportion_ci(method="wilson")
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=2e-4)
 
 
 def test_clips_are_averaged_within_clusters_and_clusters_weigh_alike():
@@ -190,6 +223,7 @@ def test_a_row_without_scores_has_no_tier():
 def test_minimum_detectable_difference_is_found_with_the_promised_power(rng):
     found = paired_difference(rng.normal(size=30), np.zeros(30), list(range(30)))
     smallest = minimum_detectable_difference(found)
+    assert math.isnan(detectable_difference([1.0, 2.0], "aa"))
     spread = found.standard_error * 30**0.5
     p = [paired_difference(smallest + spread * rng.normal(size=30), np.zeros(30), list(range(30)), n_draws=100).p for _ in range(400)]
     assert np.mean(np.array(p) < 0.05) == pytest.approx(0.8, abs=0.06)
