@@ -18,6 +18,7 @@ from xaibench.tasks.cache import atomic_write
 MANIFEST = "manifest.json"
 JOURNAL = "journal.sqlite"
 DONE = "DONE"
+RUN_LOG = "run.log"
 _OURS = (
     JOURNAL,
     f"{JOURNAL}-wal",
@@ -28,6 +29,7 @@ _OURS = (
     "curves.parquet",
     "timings.parquet",
     "workers.log",
+    RUN_LOG,
 )
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 

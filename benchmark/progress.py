@@ -4,6 +4,7 @@ import logging
 import signal
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -31,6 +32,28 @@ class Ticker:
         self._done += amount
         if self._listener is not None:
             self._listener(self._done, max(self._total, self._done))
+
+
+class LogFile:
+    """Writes what the harness logs into a file of the run, with times, while its block runs."""
+
+    def __init__(self, path: Path):
+        self._path = path
+
+    def __enter__(self) -> Self:
+        self._handler = logging.FileHandler(self._path, encoding="utf-8", errors="backslashreplace")
+        self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S"))
+        self._level = log.level
+        log.setLevel(min(self._level or logging.INFO, logging.INFO))
+        log.addHandler(self._handler)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is not None:
+            log.info("ended by %s: %s", kind.__name__, str(error).splitlines()[0] if str(error) else "no message")
+        log.removeHandler(self._handler)
+        log.setLevel(self._level)
+        self._handler.close()
 
 
 class Drain:

@@ -14,12 +14,12 @@ import torch
 
 from xaibench.benchmark.executors.contract import Executor
 from xaibench.benchmark.finish import finish
-from xaibench.benchmark.folder import DONE, JOURNAL, MANIFEST, RunFolder
+from xaibench.benchmark.folder import DONE, JOURNAL, MANIFEST, RUN_LOG, RunFolder
 from xaibench.benchmark.given import Given
 from xaibench.benchmark.journal import Journal
 from xaibench.benchmark.manifest import Request, describe
 from xaibench.benchmark.plan import Plan, make_plan
-from xaibench.benchmark.progress import Drain, Progress, Ticker
+from xaibench.benchmark.progress import Drain, LogFile, Progress, Ticker
 from xaibench.benchmark.results import Results
 from xaibench.benchmark.session import Session
 from xaibench.benchmark.suite import ON_REQUEST, Budget, Causal, Curves, Suite, TierName, checked_suite
@@ -109,7 +109,12 @@ def run(  # noqa: PLR0913 (the options of the main command)
     world.locate(here / (out if out is not None else Path("runs") / default_name(world, plan)))
     engine = engine_of(executor, job_count(jobs, device), memory_mb)
     request = Request(limit, seed, device, engine.describe(), str(detector_weights or "") or None, faithfulness, causal)
-    with RunFolder(world.folder, fresh) as folder, Journal(world.folder / JOURNAL) as journal, Drain() as drain:
+    with (
+        RunFolder(world.folder, fresh) as folder,
+        Journal(world.folder / JOURNAL) as journal,
+        LogFile(world.folder / RUN_LOG),
+        Drain() as drain,
+    ):
         slow = _slow(world, folder)
         folder.forget_done()
         folder.write_json(MANIFEST, describe(world, plan, request, slow))

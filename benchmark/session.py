@@ -114,6 +114,8 @@ class Session:
     def _take(self, record: Explanation | Twins | Score) -> None:
         """Write a record down before anything else is done with it."""
         self.journal.put(record)
+        if record.problem is not None and record.status in FAILED:
+            log.info("%s", _told(record))
         if isinstance(record, Explanation):
             self.explanations[record.key] = record
         elif isinstance(record, Twins):
@@ -223,3 +225,14 @@ class Session:
             clip = clips[score.unit]
             found[key] = with_values(score, gaps[clip.key], known[clip.ref.task]) if score.stage == "faithfulness" else score
         return found
+
+
+def _told(record: Explanation | Twins | Score) -> str:
+    """Say for the log what failed and how."""
+    what = (
+        f"{record.unit.explainer} on {record.unit.clip.pair}"
+        if isinstance(record, Explanation)
+        else f"{type(record).__name__.lower()} {record.key[:12]}"
+    )
+    problem = f"{record.problem.kind}: {record.problem.message}" if record.problem else ""
+    return f"{record.status}: {what}: {problem}"

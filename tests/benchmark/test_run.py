@@ -293,3 +293,40 @@ def test_the_bar_reaches_its_end(tmp_path):
     toy_run(tmp_path / "run", Toy(), task=ToyTask(utterances=1), progress=lambda done, total: ticks.append((done, total)))
     assert ticks == sorted(ticks, key=lambda tick: tick[0])
     assert ticks[-1][0] == ticks[-1][1] > 20
+
+
+def test_the_run_keeps_a_log_of_what_failed_and_how_it_ended(tmp_path, monkeypatch):
+    toy_run(tmp_path / "run", Toy(fault="raises"), task=ToyTask(utterances=2), faithfulness=False)
+    lines = (tmp_path / "run" / "run.log").read_text().splitlines()
+    failed = [line for line in lines if "error: toy_explainer:fault=raises on u0" in line]
+    assert failed
+    assert all(line.endswith("ZeroDivisionError: toy failure") for line in failed)
+    monkeypatch.setattr(Journal, "put", lambda *_: (_ for _ in ()).throw(MemoryError("power cut")))
+    with pytest.raises(MemoryError):
+        toy_run(tmp_path / "other", Toy(), faithfulness=False)
+    assert (tmp_path / "other" / "run.log").read_text().splitlines()[-1].endswith("INFO ended by MemoryError: power cut")
+
+
+def test_events_are_lines_of_json(tmp_path, monkeypatch):
+    import json
+
+    from typer.testing import CliRunner
+
+    from xaibench.benchmark import run as module
+    from xaibench.cli import app
+
+    original = module.run
+
+    def toy(*_, progress, out, **__):
+        with monkeypatch.context() as patched:
+            patched.setattr(module, "run", original)
+            return toy_run(out, Toy(), task=ToyTask(utterances=1), faithfulness=False, progress=progress)
+
+    monkeypatch.setattr(module, "run", toy)
+    ended = CliRunner().invoke(app, ["run", "--json", "--no-report", "--out", str(tmp_path / "run")])
+    assert ended.exception is None
+    events = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert {e["event"] for e in events} == {"progress", "end"}
+    assert events[-1]["by_status"] == {"ok": 15}
+    progress = [e for e in events if e["event"] == "progress"]
+    assert progress[-1]["done"] == progress[-1]["total"]

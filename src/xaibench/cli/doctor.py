@@ -12,7 +12,22 @@ import typer
 from xaibench.errors import XaibenchError
 from xaibench.registry import REGISTRIES
 
-PACKAGES = ("torch", "torchaudio", "captum", "numpy", "scipy", "pandas", "soundfile", "pyworld", "accelerate", "diffusers")
+PACKAGES = (
+    "torch",
+    "torchaudio",
+    "captum",
+    "numpy",
+    "scipy",
+    "pandas",
+    "soundfile",
+    "pyworld",
+    "accelerate",
+    "diffusers",
+    "distributed",
+    "dask-jobqueue",
+    "tensorboard",
+    "mlflow",
+)
 
 
 def doctor(

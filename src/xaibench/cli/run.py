@@ -48,6 +48,7 @@ def run(
     fit_steps: Annotated[
         int, typer.Option(min=0, help="with --protocol: train the explainer's network on each leg for this many steps")
     ] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="print events as JSON lines instead of a bar and tables")] = False,
     report: Annotated[bool, typer.Option("--report/--no-report", help="write the HTML leaderboard at the end")] = True,
 ) -> None:
     """Explain, score and rank: prints the table with intervals and controls and writes the HTML leaderboard.
@@ -56,7 +57,7 @@ def run(
     """
     from xaibench.benchmark.run import run as benchmark
     from xaibench.cli.paper import line_up, paper_of, show_paper
-    from xaibench.cli.progress import bar
+    from xaibench.cli.progress import bar, emit, events
     from xaibench.cli.tasks import by_label
 
     paper = paper_of(suite)
@@ -73,7 +74,7 @@ def run(
         }
         _protocol(protocol, ask.explainers, ask.tasks, out, limit, fit_steps, {**options, "suite": suite, "causal": causal})
         return
-    with bar("run") as progress:
+    with events() if as_json else bar("run") as progress:
         results = benchmark(
             explainers=ask.explainers,
             tasks=ask.tasks,
@@ -95,13 +96,17 @@ def run(
             memory_mb=memory,
             executor=engine(workers, scheduler, slurm),
         )
-    show(results.path)
+    if as_json:
+        emit("end", run=results.summary.run, folder=str(results.path), units=results.summary.n_units, by_status=results.summary.n_by_status)
+    else:
+        show(results.path)
     if paper:
         show_paper(paper, results, ask.notes)
     if report:
         from xaibench.leaderboard.site import build
 
-        typer.echo(f"\nreport: {build(results.path, tasks=by_label(ask.tasks)).resolve().as_uri()}")
+        page = build(results.path, tasks=by_label(ask.tasks)).resolve().as_uri()
+        emit("report", page=page) if as_json else typer.echo(f"\nreport: {page}")
 
 
 def engine(workers: int | None, scheduler: str | None, slurm: bool) -> str | None:
