@@ -1,5 +1,6 @@
 """How a run tells what it is doing, without knowing who listens: the command line draws a bar, a notebook may do otherwise."""
 
+import contextlib
 import logging
 import signal
 import threading
@@ -34,6 +35,23 @@ class Ticker:
             self._listener(self._done, max(self._total, self._done))
 
 
+class _Silent(logging.FileHandler):
+    """A log that cannot be written (a full disk) must not end what it tells of, nor shout about itself."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (the name is the library's)
+        del record
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            super().emit(record)
+        except OSError:  # the file cannot be opened
+            self.handleError(record)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # what was buffered does not fit
+            super().close()
+
+
 class LogFile:
     """Writes what the harness logs into a file of the run, with times, while its block runs."""
 
@@ -41,7 +59,7 @@ class LogFile:
         self._path = path
 
     def __enter__(self) -> Self:
-        self._handler = logging.FileHandler(self._path, encoding="utf-8", errors="backslashreplace")
+        self._handler = _Silent(self._path, delay=True, encoding="utf-8", errors="backslashreplace")
         self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S"))
         self._level = log.level
         log.setLevel(min(self._level or logging.INFO, logging.INFO))
