@@ -1,6 +1,7 @@
 """Both tracks from a scaffold to a row on the leaderboard, and what is refused on the way."""
 
 import importlib.util
+import json
 import shutil
 import subprocess
 import sys
@@ -80,6 +81,16 @@ def test_heatmaps_go_from_a_scaffold_to_a_row_of_the_leaderboard(project, place,
     row = row_of(build(results.path, tasks={"toy": place.task}, detectors={"toy_detector": place.detector}), "gradient_view@1.0")
     assert "B · heatmaps" in row
     assert "tag on" in row
+    greyed = shutil.copytree(results.path, tmp_path / "greyed")
+    text = (greyed / "summary.json").read_text()
+    told = {"track": "code", "isolation": "L2 Landlock and seccomp", "trusted": False, "covered": 3}
+    summary = json.loads(text)
+    summary["origins"]["gradient_view@1.0"] |= told
+    (greyed / "summary.json").write_text(json.dumps(summary))
+    row = row_of(build(greyed, samples=0), "gradient_view@1.0")
+    assert "C · code · L2 Landlock and seccomp · partial 3 of 4 · not isolated" in row
+    assert 'class="outside"' in row
+    assert "tag not" in row
 
 
 def test_code_goes_from_a_scaffold_through_the_sandbox_to_a_row_that_shows_its_isolation(project, place, jail, tmp_path, monkeypatch):
