@@ -23,7 +23,7 @@ from xaibench.tasks.corpora.asvspoof_lists import Trial, candidates, part_of, pr
 from xaibench.tasks.corpora.released import Home, Released, audio_by_stem, read_lines, require_all, shown
 from xaibench.types import Pair, Split
 
-HOME = Home("Voc.v4", "doi:10.5281/zenodo.7314976, project09-voc.v4.tar", "20 512 files", "CC BY 4.0")
+HOME = Home("Voc.v4", "doi:10.5281/zenodo.7314976, project09-voc.v4.tar", "20 512 files", "licence on its record")
 FAMILIES = {"hifigan": "HiFi-GAN", "hn-sinc-nsf": "NSF", "hn-sinc-nsf-hifi": "NSF", "waveglow": "WaveGlow"}
 """Vocoder to family; both NSF vocoders share a generator."""
 SPLITS: dict[str, Split] = {"train": "train", "dev": "test"}
@@ -38,7 +38,7 @@ class VocV4(Released):
     """20 512 pairs of 5 128 recordings by 40 speakers: HiFi-GAN, WaveGlow and two neural source filters."""
 
     title: ClassVar[str] = "Voc.v4: ASVspoof2019 LA recordings through four neural vocoders"
-    licence: ClassVar[str] = "Voc.v4 CC BY 4.0; ASVspoof2019 LA ODC-BY 1.0"
+    licence: ClassVar[str] = "Voc.v4 as on its record; ASVspoof2019 LA ODC-BY 1.0"
     default_detector: ClassVar[str] = "spectrogram_cnn:weights=public_pairs"
     homes: ClassVar[tuple[Home, ...]] = (HOME, RECORDINGS)
     published: ClassVar[int] = 4 * (2580 + 2548)

@@ -99,8 +99,10 @@ def _facts(target: Any) -> list[tuple[str, str]]:
         "control",
         "oracle",
         "kind",
+        "truth",
         "recipes",
         "default_detector",
+        "homes",
     )
     facts = []
     for key in known:
