@@ -62,6 +62,8 @@ class ScoreItem:
     """The unit itself, where it is explained again."""
     reference: bool = False
     """Whether the causal truth's own map is scored in the place of the stored one."""
+    budgets: tuple[float, ...] = ()
+    """Shares of the cells for the confidence metrics."""
 
 
 def localization_items(explanation: Explanation, recipes: Sequence[str]) -> Iterator[ScoreItem]:
@@ -87,7 +89,8 @@ def faithfulness_items(explanation: Explanation, curves: Curves, area_budgets: S
     """List the curves that a finished explanation needs."""
     unit = explanation.unit
     shared = {"unit": explanation.key, "heatmap": explanation.heatmap_sha256, "code": _code("faithfulness")}
-    options = {"steps": curves.steps, "area_budgets": list(area_budgets), **({"soft": True} if curves.soft else {})}
+    budgets = (*area_budgets, *(q for q in curves.area_budgets if q not in area_budgets))
+    options = {"steps": curves.steps, "area_budgets": list(budgets), **({"soft": True} if curves.soft else {})}
     for polarity, shown in polarities(explanation, curves.polarities):
         for occluder in curves.occluders:
             filled = {"occluder": occluder, "occluder_code": _occluder_code(occluder)}
@@ -104,6 +107,7 @@ def faithfulness_items(explanation: Explanation, curves: Curves, area_budgets: S
                 curves.soft,
                 shown,
                 _absolute(unit, polarity),
+                budgets=budgets,
             )
 
 
@@ -243,7 +247,7 @@ class ClipScorer:
         return {"values": {name: value if math.isfinite(value) else None for name, value in raw.items()}, "why": why}
 
     def _perturb(self, item: ScoreItem, heatmap: Tensor) -> dict[str, Any]:
-        measured = self.probe(item.occluder).curves(heatmap, steps=item.steps, budgets=self.world.suite.area_budgets, soft=item.soft)
+        measured = self.probe(item.occluder).curves(heatmap, steps=item.steps, budgets=item.budgets, soft=item.soft)
         return {"curves": pack(measured)}
 
     def _compare(self, item: ScoreItem, heatmap: Tensor) -> dict[str, Any]:

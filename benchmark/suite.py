@@ -25,6 +25,9 @@ class Curves:
     soft: bool = False
     """Whether confidence metrics are also measured for the soft mask, as papers do."""
 
+    area_budgets: tuple[float, ...] = ()
+    """Shares of the cells at which confidence metrics are measured beside the suite's own, for their curves over the area."""
+
     def without_twins(self) -> "Curves":
         """Return the occluders that a corpus without twins can have."""
         return replace(self, occluders=tuple(name for name in self.occluders if not name.startswith("twin_")))
@@ -72,7 +75,11 @@ QUICK = Budget(
     slow_curves=Curves(clips=8, steps=8, occluders=("twin_complex",)),
 )
 _EVERYTHING = Curves(
-    clips=None, steps=20, occluders=("zero", "floor", "mean", "twin_complex", "twin_magnitude"), polarities=("declared", "magnitude")
+    clips=None,
+    steps=20,
+    occluders=("zero", "floor", "mean", "twin_complex", "twin_magnitude"),
+    polarities=("declared", "magnitude"),
+    area_budgets=(0.01, 0.02, 0.1, 0.2),
 )
 FULL = Budget(
     clips=None,
@@ -122,13 +129,14 @@ class Suite:
     """Localisation metrics that are broken down by seen and unseen vocoders and by vocoder, with intervals."""
 
     def content_hash(self) -> str:
-        """Hash the protocol; ``soft`` and the causal budgets came later and count where they are set."""
+        """Hash the protocol; what came later (``soft``, causal, sanity and area budgets) counts where it is set."""
         whole = asdict(self)
         for budget in whole["budgets"].values():
             for name in ("causal", "slow_causal", "sanity"):
                 _ = budget[name] or budget.pop(name)
             for curves in (budget["curves"], budget["slow_curves"]):
-                _ = curves["soft"] or curves.pop("soft")
+                for name in ("soft", "area_budgets"):
+                    _ = curves[name] or curves.pop(name)
         return content_hash(whole)
 
 

@@ -52,6 +52,8 @@ QUANTILES = (0.02, 0.98)
 FEW_SCORES = 20
 OUT_OF_RANGE_LIMIT = 0.2
 """Share of masked inputs outside the range above which a curve is shown grey."""
+OVER_AREA = ("average_increase", "average_drop", "average_gain", "fidelity_in", "faithfulness_of_spectra")
+"""Metrics that are given at every area budget."""
 NEEDS_GAP = frozenset(("deletion_normalized", "insertion_normalized", "srg_normalized"))
 NEEDS_RANGE = frozenset(("out_of_range", "range_excess"))
 
@@ -138,7 +140,9 @@ def summary(curves: Curves, gap: float | None = None, score_range: tuple[float, 
     Returns:
         ``deletion``, ``insertion``, ``srg`` (mean log-odds over shares), the same for a random order, the normalised three,
         ``out_of_range`` (share of masked inputs outside the range), ``range_excess`` (how far the furthest lies outside, in log-odds),
-        and, if measured, confidence metrics at the first budget, of a random order there (``_random``) and of the soft mask (``_soft``).
+        and, if measured, confidence metrics at the first budget, of a random order there (``_random``), of the trivial mask that keeps
+        everything (``_all``) and of the soft mask (``_soft``); at further budgets the papers' five and their random order
+        (``_at_10``, ``_random_at_10`` for 10 % of the cells), which make their curves over the area.
     """
     deletion, insertion = area(curves.deletion), area(curves.insertion)
     random_deletion, random_insertion = area(curves.random_deletion), area(curves.random_insertion)
@@ -190,13 +194,23 @@ def _excess(scores: Floats, score_range: tuple[float, float] | None) -> dict[str
 
 def _confidence_scores(curves: Curves) -> dict[str, float]:
     inputs = {}
+    scores: dict[str, float] = {}
     if curves.budgets:
+        inputs["_all"] = (curves.original, curves.occluded)
         inputs[""] = (curves.masked_in[0], curves.masked_out[0])
         inputs["_random"] = (curves.random_in[0], curves.random_out[0])
     if curves.soft is not None:
         inputs["_soft"] = curves.soft
-    scores: dict[str, float] = {}
     for suffix, (kept, removed) in inputs.items():
-        found = confidence(*(torch.tensor([float(s)], dtype=torch.float64) for s in (curves.original, kept, removed)))
-        scores |= {f"{name}{suffix}": float(value) for name, value in found.items()}
+        scores |= {f"{name}{suffix}": value for name, value in _confidence(curves.original, kept, removed).items()}
+    for i, budget in enumerate(curves.budgets[1:], start=1):
+        pairs = {"": (curves.masked_in[i], curves.masked_out[i]), "_random": (curves.random_in[i], curves.random_out[i])}
+        for suffix, (kept, removed) in pairs.items():
+            found = _confidence(curves.original, kept, removed)
+            scores |= {f"{name}{suffix}_at_{100 * budget:g}": found[name] for name in OVER_AREA}
     return scores
+
+
+def _confidence(original: float, kept: float, removed: float) -> dict[str, float]:
+    found = confidence(*(torch.tensor([float(s)], dtype=torch.float64) for s in (original, kept, removed)))
+    return {name: float(value) for name, value in found.items()}

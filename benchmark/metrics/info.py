@@ -1,5 +1,6 @@
 """What a metric says about itself: direction, range, chance level, source and cost, so that a table can sort and explain it."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
@@ -8,8 +9,10 @@ from xaibench.registry import METRICS
 from xaibench.types import asdict_shallow
 
 Family = Literal["localization", "faithfulness", "causal", "complexity", "sanity", "diagnostic"]
-VARIANTS = {"_random": "of a random order", "_soft": "of the soft mask"}
+VARIANTS = {"_random": "of a random order", "_soft": "of the soft mask", "_all": "of keeping everything"}
 """Suffixes of columns that repeat a metric on another explanation of the same clip."""
+AT_AREA = re.compile(r"^(?P<metric>\w+)_at_(?P<percent>[0-9.]+)$")
+"""Columns of a confidence metric at another share of the cells than the suite's first."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +53,17 @@ class Metric:
 
 
 def info(name: str) -> MetricInfo:
-    """Return the record of a column, including the ``_random`` and ``_soft`` variants of a metric, which compete with nobody.
+    """Return the record of a column.
+
+    Variants of a metric (``_random``, ``_soft``, ``_all``, ``_at_<percent>``) compete with nobody.
 
     Raises:
         UnknownNameError: If no metric bears the name.
     """
+    at = AT_AREA.match(name)
+    if at:
+        base = info(at["metric"])
+        return replace(base, name=name, title=f"{base.title} at {at['percent']} % of the cells", family="diagnostic")
     for suffix, words in VARIANTS.items():
         if name.endswith(suffix):
             base = info(name.removesuffix(suffix))

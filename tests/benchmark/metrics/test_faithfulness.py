@@ -403,3 +403,22 @@ def test_curves_on_the_accelerator_equal_those_on_the_cpu(scene):
     here = probe(scene, Curved().eval()).curves(scene["heatmap"])
     there = probe(scene, Curved().eval().cuda()).curves(scene["heatmap"].cuda())
     np.testing.assert_allclose(here.deletion, there.deletion, atol=1e-3)
+
+
+def test_confidence_over_the_area_stands_beside_random_and_trivial_masks(scene):
+    curves = probe(scene, Curved().eval()).curves(scene["heatmap"], steps=2, budgets=(0.05, 0.125, 0.2))
+    scores = faith.summary(curves)
+    for i, suffix in ((0, ""), (1, "_at_12.5"), (2, "_at_20")):
+        original, kept, removed = (torch.tensor([float(x)]) for x in (curves.original, curves.masked_in[i], curves.masked_out[i]))
+        assert scores[f"average_drop{suffix}"] == pytest.approx(float(faith.average_drop(original, kept)))
+        assert scores[f"faithfulness_of_spectra{suffix}"] == pytest.approx(float(faith.faithfulness_of_spectra(original, removed)))
+    random = torch.tensor([float(curves.random_in[2])])
+    assert scores["average_gain_random_at_20"] == pytest.approx(
+        float(faith.average_gain(torch.tensor([curves.original]), random)), rel=1e-5
+    )
+    assert (scores["average_drop_all"], scores["average_increase_all"], scores["fidelity_in_all"]) == (0, 0, 1)
+    assert scores["log_odds_removed_all"] == pytest.approx(curves.original - curves.occluded)
+    for name in scores:
+        assert info(name).name == name
+    assert info("average_drop_random_at_20").family == "diagnostic"
+    assert info("average_drop_at_12.5").title == "Average drop at 12.5 % of the cells"
