@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: run test test-all check bench bench-explainers clean
+.PHONY: run test test-all check bench bench-explainers docs clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -12,7 +12,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,vocode,train,hf,shap,xcheck,dask]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,vocode,train,hf,shap,xcheck,dask,docs]'
 	touch $@
 
 run: $(VENV)/.installed
@@ -32,6 +32,9 @@ check: $(VENV)/.installed-dev
 
 bench-explainers: $(VENV)/.installed
 	$(BIN)/python -m xaibench.explainers.bench
+
+docs: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -W ignore -m mkdocs build --strict --quiet
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

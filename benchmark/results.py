@@ -85,6 +85,27 @@ class Results:
             ["task", "detector", "recipe", "mean"], ascending=[True, True, True, False], ignore_index=True
         )
 
+    def _repr_html_(self) -> str:
+        """Show the primary scores where a notebook ends a cell with the results: every text escaped, nothing loaded."""
+        import pandas as pd
+
+        table = self.table()
+        shown = pd.DataFrame(
+            {
+                "task": table.task,
+                "detector": table.detector,
+                "truth": table.recipe,
+                "explainer": table.title,
+                "GDice": [_percent(mean) for mean in table["mean"]],
+                "95 %": [f"{_percent(low)} to {_percent(high)}" for low, high in zip(table.low, table.high, strict=True)],
+                "tier": ["" if pd.isna(tier) else str(int(tier)) for tier in table.tier],
+                "n": [f"{n}/{total}" for n, total in zip(table.n, table.n_total, strict=True)],
+                "note": table.note,
+            }
+        )
+        html: str = shown.to_html(index=False, escape=True, border=0)
+        return html
+
     def heatmap(self, digest: str) -> "Tensor":
         """Return the stored heatmap (F, N) whose hash a row of ``frame`` names."""
         return read_heatmap(self.path, digest)
@@ -127,3 +148,7 @@ def write_summary(folder: RunFolder, summary: Summary) -> None:
 
 def _json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None or value != value else f"{100 * value:.1f}"  # noqa: PLR0124 (NaN)
