@@ -9,6 +9,7 @@ import torch
 
 from xaibench.benchmark.source import source_hash
 from xaibench.benchmark.suite import Budget, TierName, select_pairs
+from xaibench.benchmark.threads import one_thread
 from xaibench.benchmark.units import ClipRef, Unit, clean, first_line
 from xaibench.benchmark.world import World
 from xaibench.errors import AudioError, DataMismatchError, NothingMeasuredError, PairError, PluginError, XaibenchError
@@ -57,6 +58,7 @@ class Plan:
         return content_hash({"units": keys, "recipes": recipes, "tier": self.tier, "suite": self.suite_hash})
 
 
+@one_thread()  # controls without a table are fitted here, and many threads on shared processors take longer than one
 def make_plan(world: World, budget: Budget, tier: TierName, limit: int | None, extra_recipes: Sequence[str]) -> Plan:
     """Choose the clips of every task and list their units.
 

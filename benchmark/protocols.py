@@ -36,7 +36,7 @@ from xaibench.types import Explainer, Pair, Task, TrainableExplainer
 
 PROTOCOLS = ("seen", "unseen-vocoder", "unseen-speaker", "cross-corpus", "degraded")
 FOLDS = 5
-COLUMNS = ("leg", "train_pairs", "test_clips", "explainer", "control", "recipe", "metric", "mean", "low", "high", "n", "note")
+COLUMNS = ("leg", "train_pairs", "test_clips", "explainer", "control", "recipe", "occluder", "metric", "mean", "low", "high", "n", "note")
 SHOWN = ("generalized_dice", "stratified_auc", "average_precision", "deletion", "insertion")
 
 
@@ -191,7 +191,9 @@ def _rows(leg: Leg, results: Results) -> Iterator[dict[str, Any]]:
     trained = len(leg.task.pairs("train"))
     for row in results.summary.rows:
         if row.slice == "all" and row.polarity == "declared" and row.metric in SHOWN:
-            known = {name: getattr(row, name) for name in ("explainer", "control", "recipe", "metric", "mean", "low", "high", "n")}
+            known = {
+                name: getattr(row, name) for name in ("explainer", "control", "recipe", "occluder", "metric", "mean", "low", "high", "n")
+            }
             note = "; ".join(filter(None, (leg.note, row.note)))
             yield {"leg": leg.name, "train_pairs": trained, "test_clips": row.n_total, **known, "note": note}
 
