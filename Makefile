@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: run test test-all check bench bench-explainers docs clean
+.PHONY: run test test-all check bench bench-explainers docs clean gate golden
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -35,6 +35,12 @@ bench-explainers: $(VENV)/.installed
 
 docs: $(VENV)/.installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -W ignore -m mkdocs build --strict --quiet
+gate: $(VENV)/.installed
+	$(BIN)/python .ci/golden/golden.py run build/golden
+	$(BIN)/xaibench gate build/golden --baseline .ci/golden/golden.json --rules .ci/golden/gate.toml --junit build/gate.xml
+
+golden: $(VENV)/.installed
+	$(BIN)/python .ci/golden/golden.py freeze
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

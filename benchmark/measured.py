@@ -163,11 +163,13 @@ def freeze(measured: Measured, path: str | Path, tolerances: Mapping[Place, floa
     lines = []
     for place, found in sorted(measured.series.items()):
         cells = sorted((position[place.task, pair], value) for pair, value in found.values.items())
-        line: dict[str, Any] = {**place._asdict(), "clips": [i for i, _ in cells], "values": [value for _, value in cells]}
+        line: dict[str, Any] = {**{k: v for k, v in place._asdict().items() if v}, "values": [value for _, value in cells]}
+        if [i for i, _ in cells] != list(range(len(order))):
+            line["clips"] = [i for i, _ in cells]
         if found.failed:
             line["failed"] = sorted(position[place.task, pair] for pair in found.failed)
         if known.get(place):
-            line["tolerance"] = finite(known[place])
+            line["tolerance"] = float(f"{known[place]:.3g}")
         lines.append(_json(line))
     head = {
         "schema_version": BASELINE_SCHEMA,
@@ -192,8 +194,8 @@ def _from_baseline(path: Path) -> Measured:
         refs = [ClipRef(**clip) for clip in found["clips"]]
         series = {}
         for line in found["series"]:
-            pairs = [refs[i].pair for i in line["clips"]]
-            place = Place(*(str(line[name]) for name in Place._fields))
+            pairs = [refs[i].pair for i in line.get("clips", range(len(refs)))]
+            place = Place(*(str(line.get(name, "")) for name in Place._fields))
             failed = frozenset(refs[i].pair for i in line.get("failed", ()))
             series[place] = Series(dict(zip(pairs, line["values"], strict=True)), failed, float(line.get("tolerance", 0.0)))
         clips = {(ref.task, ref.pair): ref for ref in refs}

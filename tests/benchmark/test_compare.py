@@ -110,7 +110,12 @@ def test_a_frozen_baseline_holds_what_the_run_held(runs, tmp_path):
     freeze(frozen, tmp_path / "again.json")
     assert (tmp_path / "again.json").read_text() == text
     assert compare(frozen, measured).worst == ()
-    for damage in ("{", text.replace('"schema_version":1', '"schema_version":9'), text.replace('"clips":[0,', '"clips":[99,', 1), "[]"):
+    for damage in (
+        "{",
+        text.replace('"schema_version":1', '"schema_version":9'),
+        text.replace('"clips":[0,', '"clips":[99,', 1) if '"clips":[0,' in text else text.replace('"values":[', '"values":[0,', 1),
+        "[]",
+    ):
         (tmp_path / "bad.json").write_text(damage)
         with pytest.raises(RunError, match="baseline must be a run folder or a frozen baseline"):
             read_measured(tmp_path / "bad.json")
