@@ -30,6 +30,9 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+bench: $(VENV)/.installed-dev
+	$(BIN)/python -m xaibench.benchmark.bench_metrics
+
 bench-explainers: $(VENV)/.installed
 	$(BIN)/python -m xaibench.explainers.bench
 
