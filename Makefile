@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: run test test-all check bench bench-explainers docs clean gate golden
+.PHONY: run test test-all check bench bench-explainers docs clean bench-harness gate golden
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -38,6 +38,10 @@ bench-explainers: $(VENV)/.installed
 
 docs: $(VENV)/.installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -W ignore -m mkdocs build --strict --quiet
+
+bench-harness: $(VENV)/.installed
+	$(BIN)/python -m xaibench.benchmark.bench_harness
+
 gate: $(VENV)/.installed
 	$(BIN)/python .ci/golden/golden.py run build/golden
 	$(BIN)/xaibench gate build/golden --baseline .ci/golden/golden.json --rules .ci/golden/gate.toml --junit build/gate.xml
