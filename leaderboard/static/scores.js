@@ -1,6 +1,10 @@
 const table = document.getElementById("scores");
 const numbers = new Set([3, 4, 5, 6, 7]);
 document.documentElement.classList.add("js");
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const tint = () => document.documentElement.classList.toggle("dark", dark.matches); // the name that DataTables knows
+dark.addEventListener("change", tint);
+tint();
 const grid = new DataTable(table, {
   data: JSON.parse(table.dataset.records),
   deferRender: true,
@@ -16,7 +20,7 @@ const grid = new DataTable(table, {
   initComplete() {
     const row = table.tHead.insertRow();
     this.api().columns().every(function column(index) {
-      const cell = document.createElement("th");
+      const cell = document.createElement("td");
       row.append(cell);
       if (numbers.has(index)) return;
       const choice = document.createElement("select");
