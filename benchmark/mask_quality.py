@@ -12,6 +12,7 @@ from functools import cache
 from hashlib import sha256
 from itertools import combinations, groupby
 from statistics import fmean
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,6 +70,15 @@ class MaskQuality:
     def as_json(self) -> dict[str, object]:
         """Return plain values."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "MaskQuality":
+        """Read what ``as_json`` gave.
+
+        Raises:
+            TypeError, KeyError: If it is not that.
+        """
+        return cls(**{**values, "vocoders": [VocoderQuality(**one) for one in values["vocoders"]]})
 
 
 def mask_quality(

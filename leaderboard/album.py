@@ -49,6 +49,16 @@ class Source:
     detectors: dict[str, Detector]
     curves: Sequence[Mapping[str, Any]]
 
+    def task(self, name: str) -> Task:
+        """Return a task of the run, loaded once.
+
+        Raises:
+            XaibenchError: If it cannot be loaded here.
+        """
+        if name not in self.tasks:
+            self.tasks[name] = xaibench.load("task", name)
+        return self.tasks[name]
+
     def album(self, board: Board, at: int, count: int, make: Callable[["Studio", Choice, int], Sample], **options: Any) -> Album:
         """Choose clips of a board and make what their pages show; on trouble none, and why.
 
@@ -65,7 +75,7 @@ class Source:
         if not units or not leader:
             return Album(why_not="the run keeps no scores of single clips.")
         try:
-            task = _task(board, self.tasks)
+            task = self.task(board.task)
             studio = Studio(self.run, board, recipe, task, _detector(self.run, board, self.detectors), self.curves, **options)
             made = [make(studio, choice, position) for position, choice in enumerate(choose(units, leader[0].explainer, count), start=1)]
         except XaibenchError as error:
@@ -126,12 +136,6 @@ def _card(page: str, sample: Sample, leader: Row) -> Card:
     return Card(
         f"samples/{page}", folder + heat, folder + sample.truth, sample.choice.pair, sample.choice.vocoder, sample.choice.reason, value
     )
-
-
-def _task(board: Board, tasks: dict[str, Task]) -> Task:
-    if board.task not in tasks:
-        tasks[board.task] = xaibench.load("task", board.task)
-    return tasks[board.task]
 
 
 def _detector(run: Run, board: Board, detectors: dict[str, Detector]) -> Detector | None:

@@ -1,14 +1,21 @@
 """The page of a corpus's ground truth: profiles, similarity, stability, controls and sweep, with pictures drawn as SVG."""
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import xaibench
-from xaibench.benchmark.mask_quality import BANDS, FREQUENCIES, MaskQuality, verdicts
+from xaibench.benchmark.mask_quality import BANDS, FREQUENCIES, MaskQuality, mask_quality, verdicts
+from xaibench.errors import DataError
 from xaibench.leaderboard.pages import render
-from xaibench.tasks.cache import atomic_write
+from xaibench.tasks.cache import atomic_write, cache_dir
+from xaibench.tasks.recipes import recipe as named_recipe
+from xaibench.types import Task, content_hash
 
 WIDTH, HEIGHT = 240, 60
+VERSION = "1"
+"""Raised whenever equal content would be described otherwise."""
 
 
 def bars(values: Sequence[float]) -> list[tuple[float, float, float, float]]:
@@ -20,10 +27,28 @@ def bars(values: Sequence[float]) -> list[tuple[float, float, float, float]]:
     ]
 
 
-def shade(value: float) -> str:
-    """Return a colour from white (0) to blue (1) for a cell of the similarity table."""
-    share = min(1.0, max(0.0, value))
-    return f"rgb({255 - round(150 * share)},{255 - round(100 * share)},255)"
+def shade(value: float) -> int:
+    """Return the tint of a similarity, 1 (none alike) to 8 (all alike)."""
+    return 1 + min(7, max(0, int(8 * value)))
+
+
+def page_values(quality: MaskQuality) -> dict[str, Any]:
+    """Return what the page's template needs."""
+    names = [v.vocoder for v in quality.vocoders]
+    table = [[quality.similarity.get("|".join(sorted((a, b)))) if a != b else None for b in names] for a in names]
+    return {
+        "title": f"Ground truth of {quality.task}",
+        "quality": quality,
+        "verdicts": verdicts(quality),
+        "names": names,
+        "similarity": table,
+        "bars": bars,
+        "shade": shade,
+        "width": WIDTH,
+        "height": HEIGHT,
+        "frequencies": [f"{f / 1000:.1f}" for f in FREQUENCIES],
+        "version": xaibench.__version__,
+    }
 
 
 def build_mask_page(quality: MaskQuality, out: Path) -> Path:
@@ -34,25 +59,29 @@ def build_mask_page(quality: MaskQuality, out: Path) -> Path:
     """
     import json
 
-    names = [v.vocoder for v in quality.vocoders]
-    table = [[quality.similarity.get("|".join(sorted((a, b)))) if a != b else None for b in names] for a in names]
-    page = render(
-        "masks.html",
-        title=f"Ground truth of {quality.task}",
-        quality=quality,
-        verdicts=verdicts(quality),
-        names=names,
-        similarity=table,
-        bars=bars,
-        shade=shade,
-        width=WIDTH,
-        height=HEIGHT,
-        frequencies=[f"{f / 1000:.1f}" for f in FREQUENCIES],
-        version=xaibench.__version__,
-    )
+    page = render("masks.html", **page_values(quality))
     atomic_write(out / "masks.json", (json.dumps(quality.as_json(), indent=1, sort_keys=True) + "\n").encode())
     atomic_write(out / "masks.html", page)
     return out / "masks.html"
+
+
+def kept_quality(task: Task, recipe: str, limit: int) -> MaskQuality:
+    """Measure a task's ground truth, or read it from the cache where the same content was measured before.
+
+    Raises:
+        XaibenchError: If the task has no twins to compare, or its audio is not there.
+    """
+    import json
+
+    key = content_hash([VERSION, task.fingerprint(), named_recipe(recipe).content_hash(), limit])
+    path = cache_dir() / "mask-quality" / f"{key}.json"
+    try:
+        return MaskQuality.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, KeyError):
+        quality = mask_quality(task, recipe, limit)
+    with contextlib.suppress(DataError):  # a cache that cannot be written costs time and nothing else
+        atomic_write(path, (json.dumps(quality.as_json(), sort_keys=True) + "\n").encode())
+    return quality
 
 
 def mask_text(quality: MaskQuality) -> str:

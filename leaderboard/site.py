@@ -13,16 +13,19 @@ from markupsafe import Markup
 
 import xaibench
 from xaibench.benchmark.audit.run import shipped
-from xaibench.errors import RunError
+from xaibench.benchmark.mask_quality import verdicts
+from xaibench.errors import RunError, XaibenchError
 from xaibench.leaderboard import exports, notes
 from xaibench.leaderboard.album import Source, sample_pages
-from xaibench.leaderboard.cards import ExplainerCard, explainer_cards, task_cards
+from xaibench.leaderboard.cards import ExplainerCard, TaskCard, explainer_cards, task_cards
 from xaibench.leaderboard.curves import read_curves
+from xaibench.leaderboard.mask_page import kept_quality, page_values
 from xaibench.leaderboard.pages import render, source_hash, static
 from xaibench.leaderboard.rows import Run, read_run
 from xaibench.leaderboard.scores import HEADINGS, datatables, records
 from xaibench.leaderboard.sections import Section, section
 from xaibench.leaderboard.truths import compare, kinds
+from xaibench.leaderboard.views import option
 from xaibench.leaderboard.words import MEANINGLESS_ABOVE, MetricWords, clean
 from xaibench.types import Detector, Task
 
@@ -36,7 +39,8 @@ NAVIGATION = (
     ("runs.html", "Provenance"),
     ("about.html", "About"),
 )
-OURS = ("samples", "explainers", "figures")
+QUALITY_CLIPS = 12
+OURS = ("samples", "explainers", "figures", "tasks")
 """Folders of an earlier report that are replaced."""
 
 
@@ -47,6 +51,7 @@ def build(
     tasks: Mapping[str, Task] | None = None,
     detectors: Mapping[str, Detector] | None = None,
     samples: int = N_SAMPLES,
+    quality: bool = False,
 ) -> Path:
     """Write the report of a finished run.
 
@@ -56,6 +61,7 @@ def build(
         tasks: Loaded tasks by name; others are loaded from the names in the run.
         detectors: Loaded detectors by name, in ``eval()`` mode; others are loaded like the run did.
         samples: Sample pages for each task and detector.
+        quality: Whether to add a page on the ground truth of each task that has twins; it is measured on 12 clips, once for equal content.
 
     Returns:
         Path of ``index.html``.
@@ -66,7 +72,7 @@ def build(
     run = read_run(run_dir)
     out = Path(out_dir) if out_dir is not None else run.path / "report"
     try:
-        return _Site(run, out).build(dict(tasks or {}), dict(detectors or {}), samples)
+        return _Site(run, out).build(dict(tasks or {}), dict(detectors or {}), samples, quality)
     except OSError as error:
         raise RunError(f"out_dir must be a folder that can be written, got {out}: {error.strerror or error}; choose another one") from error
 
@@ -77,7 +83,7 @@ class _Site:
     def __init__(self, run: Run, out: Path):
         self.run, self.out = run, out
 
-    def build(self, tasks: dict[str, Task], detectors: dict[str, Detector], samples: int) -> Path:
+    def build(self, tasks: dict[str, Task], detectors: dict[str, Detector], samples: int, quality: bool) -> Path:
         index = self.out / "index.html"
         if index.is_file() and b'content="xaibench"' in index.read_bytes()[:4000]:
             for name in OURS:
@@ -94,7 +100,8 @@ class _Site:
         self._explainers(explainers)
         self._scores()
         explained = notes.explained(self.run.boards)
-        self.page("tasks.html", "tasks.html", cards=task_cards(self.run))
+        shown = task_cards(self.run)
+        self.page("tasks.html", "tasks.html", cards=shown, truths=self._truths(shown, source) if quality else {})
         self.page("metrics.html", "metrics.html", explained=[(*told, _info(told[0])) for told in explained], audit=shipped())
         self.page("runs.html", "runs.html", provenance=provenance(self.run), command=command_of(self.run))
         self.page("about.html", "about.html", dead=f"{100 * MEANINGLESS_ABOVE:.0f}", figures=figures)
@@ -111,6 +118,23 @@ class _Site:
             dead=f"{100 * MEANINGLESS_ABOVE:.0f}",
         )
         return index
+
+    def _truths(self, cards: Sequence[TaskCard], source: Source) -> dict[str, tuple[str, list[str]]]:
+        """Write a page on each task's ground truth; return its address and verdicts by task, or why there is none."""
+        found = {}
+        for card in cards:
+            recipe = next((board.recipes[0] for board in card.boards if board.recipes), "")
+            if not recipe or option(self.run.manifest, "tasks", card.name, "truth") in ("time", "none"):
+                continue
+            try:
+                quality = kept_quality(source.task(card.name), recipe, QUALITY_CLIPS)
+            except XaibenchError as error:
+                found[card.name] = "", [clean(error)]
+                continue
+            file = f"tasks/{card.slug}-masks.html"
+            self.page(file, "task_masks.html", **{k: v for k, v in page_values(quality).items() if k != "version"})
+            found[card.name] = file, verdicts(quality)
+        return found
 
     def page(self, file: str, template: str, **values: Any) -> None:
         """Render one page of the report."""
@@ -162,7 +186,6 @@ class _Site:
 def _info(words: MetricWords) -> Any:
     """Return the metric's own record, ``None`` for columns that are no metric, such as costs."""
     from xaibench.benchmark.metrics.info import info
-    from xaibench.errors import XaibenchError
 
     try:
         return info(words.name)

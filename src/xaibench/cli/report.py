@@ -18,5 +18,5 @@ def report(
     from xaibench.leaderboard.single import build_single
     from xaibench.leaderboard.site import build
 
-    made = build_single(run, out, samples=samples) if single_file else build(run, out, samples=samples)
+    made = build_single(run, out, samples=samples) if single_file else build(run, out, samples=samples, quality=True)
     typer.echo(made.resolve().as_uri())

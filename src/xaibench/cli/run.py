@@ -105,7 +105,7 @@ def run(
     if report:
         from xaibench.leaderboard.site import build
 
-        page = build(results.path, tasks=by_label(ask.tasks)).resolve().as_uri()
+        page = build(results.path, tasks=by_label(ask.tasks), quality=True).resolve().as_uri()
         emit("report", page=page) if as_json else typer.echo(f"\nreport: {page}")
 
 
