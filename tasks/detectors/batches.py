@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from xaibench.tasks.augmentation.rawboost import RawBoost
 from xaibench.types import SAMPLE_RATE, Clip, Pair, Task
 
 CACHED_CLIPS = 1200
@@ -35,6 +36,8 @@ class BatchRecipe:
     """Share of pairs that get a noise floor."""
     speed: float = 0.0
     """Largest relative change of speed, which shifts pitch and formants: other voices for a training set of few speakers."""
+    rawboost: int = 0
+    """Number of the RawBoost combination that each pair is drawn, one draw for both twins (``tasks/augmentation``); 0 for none."""
     n_empty: int = 2
     """Clips without speech per batch, half silence and noise, half phase-randomized recordings, with the target log-odds 0."""
 
@@ -73,8 +76,9 @@ class PairBatches:
         clips = [self._draw() for _ in range(recipe.n_pairs)]
         longest = min(int(recipe.longest_s * SAMPLE_RATE), *(len(clip.spoof) for clip in clips))
         shortest = min(int(recipe.shortest_s * SAMPLE_RATE), longest)
-        samples = self._integer(shortest // 256, longest // 256 + 1) * 256  # lengths that transform fast
-        twins = torch.stack([self._disturb(self._speed(self._cut(clip, samples))) for clip in clips])  # (P, 2, T)
+        fixed = shortest == longest
+        samples = longest if fixed else self._integer(shortest // 256, longest // 256 + 1) * 256  # lengths that transform fast
+        twins = torch.stack([self._disturb(self._boost(self._speed(self._cut(clip, samples)))) for clip in clips])  # (P, 2, T)
         empty = [self._empty(twins[i % recipe.n_pairs, 0], i) for i in range(recipe.n_empty)]
         waveform = torch.cat([twins[:, 0], twins[:, 1], *(e[None] for e in empty)])
         targets = [0.0] * recipe.n_pairs + [1.0] * recipe.n_pairs + [0.5] * recipe.n_empty
@@ -103,9 +107,18 @@ class PairBatches:
         changed = torch.nn.functional.interpolate(twins[None], size=played, mode="linear", align_corners=True)[0]
         return changed.repeat(1, -(-samples // played))[:, :samples]
 
+    def _boost(self, twins: Tensor) -> Tensor:
+        """Apply one draw of RawBoost to both twins, ``(2, T)``."""
+        if not self.recipe.rawboost:
+            return twins
+        boosted = RawBoost(self.recipe.rawboost)(twins[0], twins[1], self.generator)
+        return torch.stack([boosted.bonafide, boosted.spoof])
+
     def _disturb(self, twins: Tensor) -> Tensor:
         """Apply one random equalizer, gain and noise floor to both twins, ``(2, T)``."""
         recipe = self.recipe
+        if not any((recipe.tilt_db, recipe.gain_db, recipe.noise_share)):
+            return twins
         noise = torch.zeros(twins.shape[1])
         if self._uniform(0, 1) < recipe.noise_share:
             decibels = self._uniform(*recipe.noise_db)

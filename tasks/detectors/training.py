@@ -7,8 +7,9 @@ end, for the card alone (``card``).
 
 import json
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, is_dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,30 +21,16 @@ from xaibench.registry import DETECTORS
 from xaibench.tasks.cache import atomic_write
 from xaibench.tasks.detectors.batches import BatchRecipe, PairBatches
 from xaibench.tasks.detectors.card import assess, hardware, plain
+from xaibench.tasks.detectors.checkpoints import Checkpoint, Progress
+from xaibench.tasks.detectors.launch import Launch, launch
+from xaibench.tasks.detectors.recipes import TrainingRecipe
 from xaibench.tasks.detectors.weights import write_safetensors
-from xaibench.types import Clip, Detector, Task, Weights
+from xaibench.types import Clip, Detector, Task, Weights, content_hash
 
-Progress = Callable[[float, dict[str, float]], None]
+Report = Callable[[float, dict[str, float]], None]
 """Called with the share done (0..1) and the latest figures."""
-CHECKS = 12
-"""How often the dev split is scored during a training."""
-
 SELECTION_PAIRS = 40
 """Dev pairs needed to select a state; with fewer, whose mean loss hangs on a few voices, the last state is kept."""
-
-
-@dataclass(frozen=True)
-class TrainingRecipe:
-    """Optimizer and losses; stored in the card of the weights."""
-
-    learning_rate: float = 2e-3
-    weight_decay: float = 1e-3
-    warm_up: float = 0.05
-    """Share of the training in which the learning rate rises; a cosine leads it down again."""
-    ranking_weight: float = 0.5
-    start: str = "random"
-    """Weights to start from: a shipped name or a path."""
-    batches: BatchRecipe = field(default_factory=BatchRecipe)
 
 
 def train_detector(
@@ -55,44 +42,52 @@ def train_detector(
     steps: int | None = None,
     seed: int = 0,
     device: str = "cpu",
-    progress: Progress | None = None,
+    progress: Report | None = None,
     recipe: TrainingRecipe | None = None,
 ) -> dict[str, Any]:
     """Train a detector on the train split of a task, and write its weights and their card.
 
     Args:
         task: Task with train, dev and test splits.
-        detector_name: Registered detector that takes ``weights`` and ``seed``.
+        detector_name: Registered detector that takes ``weights`` and ``seed``, also with options: ``wav2vec2_aasist:back_end=random``.
         out: File for the weights (``.safetensors``), or a folder; the card is written beside it with the suffix ``.json``.
         minutes: Time budget; a training bounded by time is not reproducible to the bit, one bounded by steps is (on one machine).
-        steps: Number of batches; takes precedence over the time budget.
+        steps: Number of batches; takes precedence over the time budget, and both over the recipe's epochs.
         seed: Seed of initial values and batches.
         device: Torch device.
         progress: Called after each step.
         recipe: Optimizer, losses, batches and start; the default trained the shipped weights, but for what their card says.
 
     Returns:
-        The card.
+        The card; of the processes that accelerate started, the first one's.
 
     Raises:
-        ValueError: If neither budget is given, or the task has no training pairs.
+        ValueError: If neither budget is given, or a time for several processes, or the task has no training pairs.
         RunError: If the training diverges.
     """
+    recipe = recipe or TrainingRecipe()
+    place = launch(device, recipe.precision)
+    if steps is None and minutes is None and recipe.epochs:
+        steps = recipe.epochs * -(-len(task.pairs("train")) // (recipe.batches.n_pairs * place.processes))
     if steps is None and minutes is None:
         raise ValueError("steps or minutes must be given, got neither; use for example minutes=5")
-    path = Path(out) if str(out).endswith(".safetensors") else Path(out) / f"{detector_name}-{task.name}.safetensors"
-    recipe = recipe or TrainingRecipe()
-    detector: Detector = DETECTORS.load(detector_name, weights=recipe.start, seed=seed).to(device)
-    began = time.monotonic()
-    done, dev_loss, state = _fit(detector, task, recipe, _batches(task, recipe.batches, seed), (steps, minutes), progress)
-    seconds = round(time.monotonic() - began)
-    detector.load_state_dict(state)
+    if steps is None and place.processes > 1:
+        raise ValueError(f"steps must be given for {place.processes} processes, whose clocks differ, got minutes={minutes}; give steps")
+    detector: Detector = DETECTORS.load(detector_name, weights=recipe.start, seed=seed).to(place.device)
+    path = Path(out) if str(out).endswith(".safetensors") else Path(out) / f"{detector.name}-{task.name}.safetensors"
+    key = content_hash([detector.name, detector.fingerprint(), asdict(recipe), task.fingerprint(), steps, minutes, seed])
+    job = _Job(task, recipe, steps, minutes, seed, place, Checkpoint(path.with_suffix(".checkpoint"), key, place.rank))
+    with _seeded(seed + place.rank):
+        done = _fit(detector, job, progress)
+    detector.load_state_dict(done.kept)
     folded: Callable[[], Detector] | None = getattr(detector, "folded", None)
     detector = folded() if folded else detector
-    write_safetensors(path, detector.state_dict(), _metadata(detector))
-    training = {"seed": seed, "steps": done, "seconds": seconds, "dev_loss": dev_loss, "recipe": asdict(recipe)}
+    training = {"seed": seed, "steps": done.step, "seconds": round(done.seconds), "dev_loss": done.best, "recipe": asdict(recipe)}
     card = plain(_origin(detector, task, device) | training | assess(detector, task))
-    atomic_write(path.with_suffix(".json"), (json.dumps(card, indent=1) + "\n").encode())
+    if place.rank == 0:
+        write_safetensors(path, detector.state_dict(), _metadata(detector))
+        atomic_write(path.with_suffix(".json"), (json.dumps(card, indent=1) + "\n").encode())
+        job.checkpoint.remove()
     return dict(card)
 
 
@@ -100,6 +95,33 @@ def _batches(task: Task, recipe: BatchRecipe, seed: int) -> PairBatches:
     """Return the task's own training batches where it makes some (``training_batches``), else its twins."""
     make: Callable[[BatchRecipe, int], PairBatches] | None = getattr(task, "training_batches", None)
     return make(recipe, seed) if make else PairBatches(task, recipe, seed)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What does not change while a detector is trained."""
+
+    task: Task
+    recipe: TrainingRecipe
+    steps: int | None
+    minutes: float | None
+    seed: int
+    place: Launch
+    checkpoint: Checkpoint
+
+    def share(self, progress: Progress) -> float:
+        """Return how much of the training is done, 0 to 1."""
+        if self.steps is not None:
+            return min(1.0, progress.step / self.steps)
+        return min(1.0, progress.seconds / 60 / (self.minutes or 1e-9))
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed what dropout draws from, and leave the caller's random state as it was."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield
 
 
 def _origin(detector: Detector, task: Task, device: str) -> dict[str, Any]:
@@ -116,55 +138,56 @@ def _origin(detector: Detector, task: Task, device: str) -> dict[str, Any]:
     }
 
 
-def _fit(
-    detector: Detector,
-    task: Task,
-    recipe: TrainingRecipe,
-    batches: PairBatches,
-    budget: tuple[int | None, float | None],
-    progress: Progress | None,
-) -> tuple[int, float, Weights]:
-    """Train, and return the number of steps, the dev loss of the kept state and that state."""
-    device = next(detector.parameters()).device
-    dev = [task.load(p) for p in task.pairs("dev")]
-    optimizer = torch.optim.AdamW(detector.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-    began, step, share, best, kept = time.monotonic(), 0, 0.0, float("inf"), _state(detector)
-    figures: dict[str, float] = {}
-    while share < 1:
+def _fit(detector: Detector, job: _Job, report: Report | None) -> Progress:
+    """Train from the checkpoint or from the start, and return the steps done with the kept state and its dev loss."""
+    recipe, place = job.recipe, job.place
+    dev = [job.task.load(p) for p in job.task.pairs("dev")]
+    kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[recipe.optimizer]
+    optimizer: torch.optim.Optimizer = kind(detector.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    batches = _batches(job.task, recipe.batches, job.seed + place.rank)
+    now = job.checkpoint.resume(detector, optimizer, batches.generator)
+    now.kept = now.kept or _state(detector)
+    model, optimizer = place.prepare(detector, optimizer)
+    began, figures = time.monotonic() - now.seconds, {}
+    while (before := job.share(now)) < 1:
         for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * _schedule(share, recipe.warm_up)
-        figures["loss"] = _step(detector.train(), optimizer, batches, recipe, device)
-        before, step = share, step + 1
-        share = min(1.0, step / budget[0] if budget[0] is not None else (time.monotonic() - began) / 60 / (budget[1] or 1e-9))
-        if int(share * CHECKS) > int(before * CHECKS):
-            figures["dev_loss"] = _dev_loss(detector.eval(), dev, recipe, device)
-            if figures["dev_loss"] <= best or len(dev) < SELECTION_PAIRS:
-                best, kept = figures["dev_loss"], _state(detector)
-        if progress:
-            progress(share, figures)
+            group["lr"] = recipe.learning_rate * _schedule(before, recipe)
+        figures["loss"] = _step(model.train(), optimizer, batches, recipe, place)
+        now.step, now.seconds = now.step + 1, time.monotonic() - began
+        share = job.share(now)
+        if int(share * recipe.checks) > int(before * recipe.checks):
+            figures["dev_loss"] = _dev_loss(detector.eval(), dev, recipe, place.device)
+            if figures["dev_loss"] <= now.best or len(dev) < SELECTION_PAIRS:
+                now.best, now.kept = figures["dev_loss"], _state(detector)
+        job.checkpoint.save(now, detector, optimizer, batches.generator)
+        if report:
+            report(share, figures)
+    place.finish(model)
     detector.eval()
-    return step, best, kept
+    return now
 
 
-def _step(
-    detector: nn.Module, optimizer: torch.optim.Optimizer, batches: PairBatches, recipe: TrainingRecipe, device: torch.device
-) -> float:
-    waveform, target = (t.to(device) for t in batches.batch())
+def _step(model: nn.Module, optimizer: torch.optim.Optimizer, batches: PairBatches, recipe: TrainingRecipe, place: Launch) -> float:
+    waveform, target = (t.to(place.device) for t in batches.batch())
     own: Callable[[nn.Module, Tensor, Tensor], Tensor] | None = getattr(batches, "loss", None)
-    loss = own(detector, waveform, target) if own else _loss(detector(waveform), target, batches.recipe.n_pairs, recipe)
+    loss = own(model, waveform, target) if own else _loss(model(waveform), target, batches.recipe.n_pairs, recipe)
     if not loss.isfinite():
         raise RunError(f"the loss must stay finite, got {float(loss)}; lower learning_rate, {recipe.learning_rate}")
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(detector.parameters(), 1.0)
+    place.backward(loss)
+    if recipe.clip_norm:
+        nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
     optimizer.step()
     return float(loss.detach())
 
 
 def _loss(logits: Tensor, target: Tensor, n_pairs: int, recipe: TrainingRecipe) -> Tensor:
     """Return cross-entropy of all clips plus the ranking loss of the pairs (Burges et al. 2005, eq. 3)."""
+    bonafide, spoof = recipe.class_weights or (1.0, 1.0)
+    weights = bonafide + (spoof - bonafide) * target
+    entropy = nn.functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
     ranking = nn.functional.softplus(logits[:n_pairs] - logits[n_pairs : 2 * n_pairs]).mean()
-    return nn.functional.binary_cross_entropy_with_logits(logits, target) + recipe.ranking_weight * ranking
+    return (weights * entropy).sum() / weights.sum() + recipe.ranking_weight * ranking
 
 
 def _dev_loss(detector: Detector, dev: list[Clip], recipe: TrainingRecipe, device: torch.device) -> float:
@@ -179,8 +202,11 @@ def _dev_loss(detector: Detector, dev: list[Clip], recipe: TrainingRecipe, devic
     return sum(losses) / len(losses)
 
 
-def _schedule(share: float, warm_up: float) -> float:
-    """Rise linearly, then fall along a cosine to zero."""
+def _schedule(share: float, recipe: TrainingRecipe) -> float:
+    """Rise linearly, then fall along a cosine to zero; 1 throughout where the schedule is constant."""
+    warm_up = recipe.warm_up
+    if recipe.schedule == "constant":
+        return 1.0
     if share < warm_up:
         return 0.05 + 0.95 * share / warm_up
     return 0.5 * (1 + float(torch.cos(torch.tensor(torch.pi * (share - warm_up) / (1 - warm_up)))))

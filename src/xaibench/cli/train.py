@@ -19,34 +19,51 @@ Precision = Annotated[str, typer.Option(help="float32, or bf16 on a GPU")]
 
 @app.command("detector")
 def detector(
-    name: Annotated[str, typer.Option("--detector", help="detector to train")] = "spectrogram_cnn",
+    name: Annotated[str, typer.Option("--detector", help="detector to train, NAME or NAME:option=value,...")] = "spectrogram_cnn",
     task: Task = "minivoc",
     out: Out = Path("trained/detector"),
-    steps: Annotated[int, typer.Option(min=1, help="optimiser steps")] = 1500,
+    steps: Annotated[int | None, typer.Option(min=1, help="optimiser steps; default: the recipe's epochs, or 1500")] = None,
+    recipe: Annotated[str, typer.Option(help="twins: small nets from scratch; ssl_antispoofing: the published fine-tuning")] = "twins",
+    start: Annotated[str, typer.Option(help="weights to start from: random, a shipped name, a file or a folder")] = "",
+    learning_rate: Annotated[float | None, typer.Option(help="default: the recipe's")] = None,
+    rawboost: Annotated[int | None, typer.Option(min=0, max=8, help="RawBoost combination, 0 for none; default: the recipe's")] = None,
     speed: Annotated[
         float, typer.Option(min=0.0, max=0.5, help="change of speed drawn for both twins alike; 0.2 made public_pairs' weights")
     ] = 0.0,
     seed: Seed = 0,
     device: Device = "cpu",
+    precision: Precision = "float32",
 ) -> None:
-    """Train a detector on paired batches; the card holds EER, AUC and pair accuracy per vocoder."""
+    """Train a detector on paired batches; the card holds EER, AUC and pair accuracy per vocoder.
+
+    A run that was stopped goes on from its checkpoint. Under ``accelerate launch`` it uses all processes.
+    """
+    from dataclasses import replace
+
     from xaibench.cli.progress import bar
     from xaibench.registry import TASKS
-    from xaibench.tasks.detectors.batches import BatchRecipe
-    from xaibench.tasks.detectors.training import TrainingRecipe, train_detector
+    from xaibench.tasks.detectors.recipes import named_recipe
+    from xaibench.tasks.detectors.training import train_detector
 
-    recipe = TrainingRecipe(batches=BatchRecipe(speed=speed))
-
+    chosen = named_recipe(recipe)
+    batches = replace(chosen.batches, speed=speed, rawboost=chosen.batches.rawboost if rawboost is None else rawboost)
+    chosen = replace(
+        chosen,
+        batches=batches,
+        start=start or chosen.start,
+        learning_rate=chosen.learning_rate if learning_rate is None else learning_rate,
+        precision=precision,
+    )
     with bar(f"train {name}") as advance:
         card = train_detector(
             TASKS.load(task),
             name,
             out=out,
-            steps=steps,
+            steps=steps or (None if chosen.epochs else 1500),
             seed=seed,
             device=device,
             progress=lambda share, _: advance(round(100 * share), 100),
-            recipe=recipe,
+            recipe=chosen,
         )
     _summary(out, card)
 

@@ -1,14 +1,21 @@
 """Training: twins are disturbed alike, equal seeds give equal weights, and a detector learns what differs."""
 
 import json
+from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 
+from xaibench.errors import MissingExtraError, RunError, UnknownNameError
 from xaibench.registry import DETECTORS
+from xaibench.tasks.detectors import training
 from xaibench.tasks.detectors.batches import BatchRecipe, PairBatches
 from xaibench.tasks.detectors.card import baseline_log_odds
-from xaibench.tasks.detectors.training import train_detector
+from xaibench.tasks.detectors.checkpoints import Checkpoint
+from xaibench.tasks.detectors.launch import Launch, launch
+from xaibench.tasks.detectors.recipes import RECIPES, named_recipe
+from xaibench.tasks.detectors.training import _loss, train_detector
 from xaibench.types import Clip, Pair, Task
 
 SAMPLES = 12_000
@@ -57,6 +64,17 @@ def test_equal_twins_stay_equal_whatever_is_drawn_and_empty_clips_have_even_targ
     assert len(lengths) > 1
 
 
+@pytest.mark.parametrize("algorithm", range(1, 9))
+def test_equal_twins_stay_equal_under_rawboost_in_a_batch(algorithm: int):
+    recipe = replace(RECIPES["ssl_antispoofing"].batches, n_pairs=2, shortest_s=0.5, longest_s=0.5, rawboost=algorithm)
+    waveform, target = PairBatches(Clicks(strength=0), recipe, seed=2).batch()
+    assert waveform.shape == (4, 8_000)
+    assert target.tolist() == [0, 0, 1, 1]
+    assert torch.equal(waveform[:2], waveform[2:])
+    plain, _ = PairBatches(Clicks(strength=0), replace(recipe, rawboost=0), seed=2).batch()
+    assert not torch.allclose(waveform, plain, atol=1e-3)
+
+
 def test_batches_depend_on_the_seed_alone():
     streams = [iter(PairBatches(Clicks(), BatchRecipe(n_pairs=2), seed=s)) for s in (3, 3, 4)]
     first, again, other = (next(s)[0] for s in streams)
@@ -85,6 +103,85 @@ def test_a_detector_learns_clicks_reproducibly_and_its_card_says_so(tmp_path):
         for n, s in (("a", 5), ("b", 5), ("c", 6))
     ]
     assert few[0] == few[1] != few[2]
+
+
+def test_the_published_recipe_is_the_published_one():
+    recipe = RECIPES["ssl_antispoofing"]
+    assert (recipe.optimizer, recipe.learning_rate, recipe.weight_decay, recipe.epochs) == ("adam", 1e-6, 1e-4, 100)
+    assert (2 * recipe.batches.n_pairs + recipe.batches.n_empty, recipe.batches.rawboost) == (14, 5)
+    assert (recipe.schedule, recipe.ranking_weight, recipe.clip_norm) == ("constant", 0, 0)
+    logits, target = torch.randn(14, 2, generator=torch.Generator().manual_seed(0)), torch.tensor([0.0] * 7 + [1.0] * 7)
+    published = torch.nn.functional.cross_entropy(logits, 1 - target.long(), weight=torch.tensor([0.1, 0.9]))  # class 0 is spoof there
+    torch.testing.assert_close(_loss(logits[:, 0] - logits[:, 1], target, 7, recipe), published)
+    with pytest.raises(UnknownNameError, match="recipe must be one of twins, ssl_antispoofing, got 'best'"):
+        named_recipe("best")
+
+
+FAST = replace(RECIPES["ssl_antispoofing"].batches, n_pairs=3, shortest_s=0.3, longest_s=0.3)
+TINY_RECIPE = replace(RECIPES["ssl_antispoofing"], batches=FAST, epochs=1, checks=2, learning_rate=1e-3)
+
+
+def test_an_epoch_is_as_many_steps_as_it_takes_pairs(tmp_path):
+    card = train_detector(Clicks(), "spectrogram_cnn", out=tmp_path, recipe=TINY_RECIPE)
+    assert card["steps"] == 4  # 12 pairs, 3 in a batch
+    assert card["recipe"]["batches"]["rawboost"] == 5
+
+
+class StoppedError(Exception):
+    pass
+
+
+def test_a_training_that_was_stopped_goes_on_to_the_same_bits(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "Checkpoint", partial(Checkpoint, every_s=0.0))
+    name = "wav2vec2_aasist_tiny"  # has dropout: random states count
+
+    def train(out, **options):
+        return train_detector(Clicks(), name, out=out, recipe=TINY_RECIPE, **options)["fingerprint"]
+
+    def stop(share, figures):
+        if share >= 0.5:
+            raise StoppedError
+
+    whole = train(tmp_path / "whole")
+    with pytest.raises(StoppedError):
+        train(tmp_path / "halves", progress=stop)
+    checkpoint = tmp_path / "halves" / f"{name}-clicks.checkpoint"
+    assert checkpoint.is_file()
+    with pytest.raises(RunError, match=r"must be free or hold a checkpoint of this training, got .*checkpoint of another"):
+        train(tmp_path / "halves", seed=1)
+    seen = []
+    assert train(tmp_path / "halves", progress=lambda share, _: seen.append(share)) == whole
+    assert seen == [0.75, 1.0]
+    assert not checkpoint.exists()
+
+
+def test_training_leaves_the_callers_random_state(tmp_path):
+    before = torch.get_rng_state()
+    train_detector(Clicks(), "wav2vec2_aasist_tiny", out=tmp_path, recipe=TINY_RECIPE, steps=1)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_accelerate_trains_to_the_same_weights(tmp_path, monkeypatch):
+    accelerate = pytest.importorskip("accelerate", reason="pip install 'xaibench[train]' to run this test")
+    plain = train_detector(Clicks(), "wav2vec2_aasist_tiny", out=tmp_path / "plain", recipe=TINY_RECIPE)
+    monkeypatch.setattr(training, "launch", lambda device, precision: Launch(torch.device("cpu"), accelerate.Accelerator(cpu=True)))
+    through = train_detector(Clicks(), "wav2vec2_aasist_tiny", out=tmp_path / "through", recipe=TINY_RECIPE)
+    assert through["fingerprint"] == plain["fingerprint"]
+
+
+def test_precision_and_processes_need_accelerate(monkeypatch):
+    with pytest.raises(ValueError, match="precision must be one of float32, bf16, got 'fp8'"):
+        launch("cpu", "fp8")
+    assert launch("cpu").accelerator is None
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert launch("cpu").accelerator is None
+    with pytest.raises(
+        MissingExtraError, match=r"precision bf16 in 1 process\(es\) needs accelerate; run: pip install 'xaibench\[train\]'"
+    ):
+        launch("cpu", "bf16")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(MissingExtraError, match=r"precision float32 in 2 process"):
+        launch("cpu")
 
 
 def test_a_training_without_budget_or_pairs_is_refused(tmp_path):
