@@ -6,7 +6,14 @@ when a worker is lost, which is safe, as a record is a function of its key. Dask
 """
 
 import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -21,6 +28,8 @@ from xaibench.registry import EXECUTORS
 AHEAD = 2
 """Chunks under way for each worker: one at work and one waiting, so that nobody idles and a stop is soon obeyed."""
 CONNECT_S = 30
+LOSSES = 20
+"""Chunks that are sent once more before the scheduler is held to be broken."""
 POLL_S = 0.5
 
 
@@ -48,11 +57,11 @@ class Dask(Executor):
         """Yield the records of each chunk when it is done."""
         if not chunks:
             return
-        with self._client() as client:
+        with self._client(work.log) as client:
             yield from _Flow(client, work).records(chunks, stopping)
 
     @contextlib.contextmanager
-    def _client(self) -> Iterator[Any]:
+    def _client(self, log: Path | None) -> Iterator[Any]:
         """Connect; end what was started, and leave alone what was not."""
         try:
             from distributed import Client
@@ -62,6 +71,8 @@ class Dask(Executor):
             try:
                 cluster = None if self.scheduler else stack.enter_context(self._cluster())
                 client = stack.enter_context(Client(cluster or self.scheduler, timeout=CONNECT_S))
+                if cluster is not None and not self.slurm:
+                    stack.enter_context(_processes(cluster.scheduler_address, self.workers, log))
                 client.wait_for_workers(1, timeout=self.patience_s)
             except (OSError, TimeoutError) as error:
                 place = self.scheduler or "the cluster"
@@ -71,12 +82,11 @@ class Dask(Executor):
                 client.run(dismiss)
 
     def _cluster(self) -> Any:
+        """Start a scheduler on the loopback; its own page, which cannot be switched off, takes any free port."""
         if not self.slurm:
             from distributed import LocalCluster
 
-            return LocalCluster(
-                n_workers=self.workers, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None, memory_limit=0
-            )
+            return LocalCluster(n_workers=0, processes=True, host="127.0.0.1", dashboard_address="127.0.0.1:0", silence_logs=50)
         try:
             import dask.config
             from dask_jobqueue import SLURMCluster
@@ -87,6 +97,37 @@ class Dask(Executor):
         cluster = SLURMCluster(**asked)
         cluster.scale(jobs=self.workers)
         return cluster
+
+
+@contextlib.contextmanager
+def _processes(address: str, count: int, log: Path | None) -> Iterator[None]:
+    """Run workers of one thread as programs of their own.
+
+    Dask's would import the caller's main module again, and so start again what stands in a script without a guard. They are sessions of
+    their own too: Ctrl-C is for the coordinator, which drains. Each is minded by Dask's nanny, which replaces it when it dies.
+    """
+    roads = filter(None, (*sys.path, os.environ.get("PYTHONPATH")))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(roads), "OMP_NUM_THREADS": "1"}
+    options = ("--nthreads", "1", "--memory-limit", "0", "--no-dashboard", "--host", "127.0.0.1", "--death-timeout", f"{2 * CONNECT_S}")
+    started: list[subprocess.Popen[bytes]] = []
+    with tempfile.TemporaryDirectory(prefix="xaibench-dask-", ignore_cleanup_errors=True) as place, contextlib.ExitStack() as stack:
+        sink = stack.enter_context(log.open("ab")) if log is not None else subprocess.DEVNULL
+        command = [sys.executable, "-m", "distributed.cli.dask_worker", address, *options, "--local-directory", place]
+        try:
+            for _ in range(count):
+                started.append(
+                    subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True)
+                )
+            yield
+        finally:
+            for process in started:
+                process.terminate()
+            for process in started:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=5)
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)  # whatever is left of it
+                process.wait()
 
 
 class _Flow:
@@ -100,6 +141,9 @@ class _Flow:
         self.payload = cloudpickle.dumps(work)
         self.name = sha256(self.payload).hexdigest()
         self.waiting: dict[Any, Chunk[Any]] = {}
+        self.returned: deque[Chunk[Any]] = deque()
+        """Chunks that went down with the only worker that held the work; sent once more."""
+        self.losses = 0
         self.shared: Any = None
 
     def records(self, chunks: Sequence[Chunk[Any]], stopping: Callable[[], bool]) -> Iterator[Any]:
@@ -113,13 +157,13 @@ class _Flow:
                     return
                 for future in self._done():
                     yield from self._receive(future)
-        except (OSError, TimeoutError) as error:
+        except (OSError, TimeoutError, CancelledError) as error:
             raise self._gone(error) from error
 
     def _send(self, left: Iterator[Chunk[Any]]) -> None:
         room = AHEAD * max(1, len(self.client.scheduler_info(n_workers=-1)["workers"])) - len(self.waiting)
         for _ in range(room):
-            chunk = next(left, None)
+            chunk = self.returned.popleft() if self.returned else next(left, None)
             if chunk is None:
                 return
             import cloudpickle
@@ -135,10 +179,10 @@ class _Flow:
     def _done(self) -> list[Any]:
         from distributed import wait
 
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(TimeoutError, CancelledError):  # which are cancelled is asked below
             wait(list(self.waiting), timeout=POLL_S, return_when="FIRST_COMPLETED")
         if self.client.status != "running":
-            raise self._gone(ConnectionError("connection closed"))
+            raise ConnectionError("connection closed")
         return [future for future in self.waiting if future.done()]
 
     def _receive(self, future: Any) -> Iterator[Any]:
@@ -146,7 +190,8 @@ class _Flow:
 
         chunk = self.waiting.pop(future)
         if future.cancelled():
-            raise self._gone(ConnectionError("work was cancelled"))
+            self._again(chunk)
+            return
         try:
             found = future.result()
         except KilledWorker as error:
@@ -157,6 +202,15 @@ class _Flow:
             for digest, content in packed.items():
                 store_packed(self.folder, digest, content)
             yield record
+
+    def _again(self, chunk: Chunk[Any]) -> None:
+        """Take back a chunk that Dask gave up, because the work that was handed out once for all went down with its workers."""
+        self.losses += 1
+        if self.losses > LOSSES:
+            raise ConnectionError(f"work was cancelled {LOSSES} times")
+        self.returned.append(chunk)
+        if self.shared.cancelled() or self.shared.status != "finished":
+            self.shared = self.client.scatter(self.payload, hash=False)
 
     def _gone(self, error: BaseException) -> RunError:
         return RunError(f"scheduler must stay reachable, got {error or type(error).__name__}; start it again, the same command goes on")

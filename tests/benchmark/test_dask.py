@@ -33,7 +33,7 @@ def contents(path):
 class Cluster:
     """A scheduler and two workers with folders of their own, as processes."""
 
-    def __init__(self, folder: Path, port: int = 0):
+    def __init__(self, folder: Path, port: int = 0, workers: int = 2):
         self.folder, self.processes = folder, []
         self.environment = {**os.environ, "PYTHONPATH": str(HERE), "DASK_DISTRIBUTED__WORKER__DAEMON": "False"}
         written = folder / f"scheduler-{time.monotonic_ns()}.json"
@@ -46,7 +46,7 @@ class Cluster:
 
         self.address = json.loads(written.read_text())["address"]
         self.port = int(self.address.rsplit(":", 1)[1])
-        for name in ("one", "two"):
+        for name in ("one", "two")[:workers]:
             place = folder / name
             place.mkdir(exist_ok=True)
             options = ("--nthreads", "1", "--no-nanny", "--no-dashboard", "--local-directory", str(place), "--name", name)
@@ -130,7 +130,7 @@ def test_a_scheduler_with_two_separate_workers_gives_the_bytes_of_one_process(tm
 
 @pytest.mark.slow
 def test_a_local_cluster_gives_the_bytes_of_one_process(tmp_path, whole, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(HERE))
+    monkeypatch.syspath_prepend(HERE)
     assert contents(toy_run(tmp_path / "run", Toy(), task=TASK, executor="dask:workers=2").path) == whole
 
 
@@ -140,6 +140,19 @@ def test_a_worker_killed_in_the_middle_costs_nothing(tmp_path, whole, cluster):
     process = in_background(tmp_path / "run", dask.address, "Toy(pause_s=0.2)")
     wait_for(tmp_path / "run", 5, process)
     dask.kill(dask.processes[2])
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert contents(tmp_path / "run") == whole
+
+
+@pytest.mark.slow
+def test_the_only_worker_killed_takes_the_work_with_it_and_another_is_given_it_anew(tmp_path, whole, cluster):
+    dask = cluster(workers=1)
+    process = in_background(tmp_path / "run", dask.address, "Toy(pause_s=0.2)")
+    wait_for(tmp_path / "run", 5, process)
+    dask.kill(dask.processes[1])
+    (tmp_path / "three").mkdir()
+    dask.start("worker", dask.address, "--nthreads", "1", "--no-nanny", "--no-dashboard", cwd=tmp_path / "three")
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert contents(tmp_path / "run") == whole
