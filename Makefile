@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: run test test-all check bench bench-explainers docs clean bench-harness gate golden
+.PHONY: run test test-all check bench bench-explainers docs clean bench-harness bench-site gate golden
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -41,6 +41,9 @@ docs: $(VENV)/.installed-dev
 
 bench-harness: $(VENV)/.installed
 	$(BIN)/python -m xaibench.benchmark.bench_harness
+
+bench-site: $(VENV)/.installed
+	$(BIN)/python -m xaibench.leaderboard.bench_site
 
 gate: $(VENV)/.installed
 	$(BIN)/python .ci/golden/golden.py run build/golden

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 SPLITS: tuple[Split, ...] = ("test", "dev", "train")
 SHOWN: tuple[Group, ...] = ("explainer", "oracle", "control")
 """Order of the heatmaps on a page."""
+NEEDED = frozenset(
+    {"task", "detector", "metric", "polarity", "recipe", "pair", "vocoder", "seen_vocoder", "explainer", "value", "heatmap_sha256"}
+)
+"""Columns of ``units.parquet`` that choosing clips looks at."""
 N_LISTENED = 2
 """Explainers whose evidence can be heard on a sample page, besides the truth and the best control."""
 
@@ -106,7 +110,8 @@ def read_units(run_dir: Path, board: Board, recipe: str) -> list[dict[str, Any]]
     import pyarrow.parquet
 
     wanted = {"task": [board.task], "detector": [board.detector], "metric": [PRIMARY], "polarity": ["declared", ""], "recipe": [recipe, ""]}
-    table = pyarrow.parquet.ParquetFile(path).read()
+    file = pyarrow.parquet.ParquetFile(path)
+    table = file.read(columns=[name for name in file.schema_arrow.names if name in NEEDED])
     for column, values in wanted.items():
         table = table.filter(pc.is_in(table[column].cast("string"), pyarrow.array(values)))
     records: list[dict[str, Any]] = table.to_pylist()
