@@ -3,19 +3,22 @@
     generated_audio/ljspeech_<vocoder>/<LJid>_gen.wav    LJSpeech-1.1/wavs/<LJid>.wav                       22.05 kHz
     generated_audio/jsut_<vocoder>/BASIC5000_NNNN_gen.wav    jsut_ver1.1/basic5000/wav/BASIC5000_NNNN.wav   24 and 48 kHz
 
-Oddities: ``ljspeech_waveglow`` names its files without ``_gen``; ``common_voices_prompts_from_conformer_fastspeech2_pwg_ljspeech`` is
-synthesis from text and has no twins (and holds its files a second time in ``generated/``); JSUT's copies need JSUT, without which
-they are named and left out. There is no published split: chapters of LJSpeech are dealt out by hash, JSUT is tested. One voice per
-language: references are other utterances of the same voice where no other is there, and results say nothing about unseen speakers.
+Oddities: ``ljspeech_waveglow`` names its files without ``_gen``, ``ljspeech_hifiGAN`` with ``_generated``;
+``common_voices_prompts_from_conformer_fastspeech2_pwg_ljspeech`` is synthesis from text and has no twins (and holds its files a second time
+in ``generated/``); JSUT's copies need JSUT, without which they are named and left out. There is no published split: chapters of LJSpeech
+are dealt out by hash, JSUT is tested. One voice per language: references are other utterances of the same voice where no other is there,
+and results say nothing about unseen speakers.
 """
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import ClassVar
 
+from xaibench.errors import DataError
 from xaibench.registry import TASKS
 from xaibench.tasks.corpora.released import Home, Released, audio_by_stem, require_all
 from xaibench.tasks.pairs import REFERENCES, check_disjoint
@@ -38,6 +41,7 @@ LJ_FOLDERS = tuple(f"ljspeech_{vocoder}" for vocoder in FAMILIES)
 JSUT_FOLDERS = ("jsut_multi_band_melgan", "jsut_parallel_wavegan")
 TWINLESS = "common_voices_prompts_from_conformer_fastspeech2_pwg_ljspeech"
 N_LJ = 13_100
+SUFFIX = re.compile(r"_gen(erated)?$")
 
 
 @TASKS.register("wavefake")
@@ -104,7 +108,10 @@ class WaveFake(Released):
         return found[0] if found else None
 
     def _copies(self, folder: str, recordings: Path, home: Home, speaker: str) -> list[Pair]:
-        copies = {stem.removesuffix("_gen"): name for stem, name in audio_by_stem(self._root / folder).items()}
+        files = audio_by_stem(self._root / folder)
+        copies = {SUFFIX.sub("", stem): name for stem, name in files.items()}
+        if len(copies) < len(files):
+            raise DataError(f"{folder}/ must hold one copy of each recording, got {len(files) - len(copies)} twice; restore it from {HOME}")
         there = audio_by_stem(recordings)
         require_all(f"recordings of the copies in {folder}/", copies, there, home)
         if not self.partial:

@@ -6,7 +6,7 @@ import soundfile
 import soxr
 
 from xaibench.errors import DataError
-from xaibench.tasks.corpora.librisevoc import LibriSeVoc
+from xaibench.tasks.corpora.librisevoc import COPY, IDENTIFIER, LibriSeVoc
 from xaibench.types import CLIP_SAMPLES
 
 RATE = 24000
@@ -27,6 +27,14 @@ def tree(tmp_path, published, lay):
     return lay_tree(tmp_path, published["librisevoc"], lay)
 
 
+def test_a_published_copy_is_named_as_the_tree_names_it(published):
+    """The tree is laid by rule, the rule is held against a name that was not."""
+    for path in published["librisevoc"]["copies"]:
+        folder, _, name = path.partition("/")
+        assert folder in published["librisevoc"]["folders"]
+        assert IDENTIFIER.match(name.removesuffix(".wav").removesuffix(COPY))
+
+
 def read(tree, **options):
     return LibriSeVoc(data=str(tree), partial=True, **options)
 
@@ -39,7 +47,7 @@ def test_every_copy_becomes_a_pair_in_its_published_split(tree, published):
         assert set(Counter(p.utterance for p in pairs).values()) == {6}
     assert {p.vocoder for p in pairs} == set(names["folders"]) - {"gt"}
     assert {p.spoof for p in task.pairs("train") if p.utterance == "27_123349_000006_000000"} == {
-        f"{v}/{names['copies']['27_123349_000006_000000']}" for v in set(names["folders"]) - {"gt"}
+        f"{v}/27_123349_000006_000000_gen.wav" for v in set(names["folders"]) - {"gt"}
     }
     assert task.pairs("test")[0].speaker in {"6147", "27", "87", "40"}
 
@@ -88,8 +96,8 @@ def test_a_recording_in_no_list_or_in_two_is_an_error(tree, lay):
         stream.write("40_222_000018_000000.wav\n")
     with pytest.raises(DataError, match=r"test.txt must share no name with the other lists, got 40_222_000018_000000"):
         read(tree).pairs("test")
-    (tree / "dev.txt").write_text("6385_34655_000016_000002.wav\n")
-    with pytest.raises(DataError, match=r"names of gt/ in train.txt, dev.txt and test.txt .*5393_19219_000020_000000"):
+    (tree / "dev.txt").write_text("5339_14134_000064_000000.wav\n")
+    with pytest.raises(DataError, match=r"names of gt/ in train.txt, dev.txt and test.txt .*5393_19219_000013_000000"):
         read(tree).pairs("test")
 
 

@@ -53,7 +53,19 @@ def test_labels_must_be_converted_once(tree):
     assert [p.name for p in convert(tree)] == [f"{part}_seglab_0.01.npz" for part in PARTS]
     task = read(tree)
     assert {p.id for p in task.pairs("test")} == {"CON_E_0000000", "CON_E_0033629", "CON_E_0000368"}
-    assert {r.utterance for r in task.recordings()} == {"LA_T_1138215", "LA_T_1703395"}
+    assert {r.utterance for r in task.recordings()} == {"LA_T_1138215", "LA_T_9497115", "LA_T_9557645"}
+
+
+def test_names_without_audio_are_told_and_others_missing_are_an_error(tree, published):
+    convert(tree)
+    absent = published["partialspoof"]["without audio"]
+    path = tree / "database/eval/eval.lst"
+    path.write_text(path.read_text() + "\n".join(absent) + "\n")
+    with pytest.warns(UserWarning, match=rf"2 names of eval.lst were never released: {', '.join(absent)}"):
+        assert len(read(tree).pairs("test")) == 3
+    path.write_text(path.read_text() + "CON_E_0034983\n")
+    with pytest.warns(UserWarning, match="never released"), pytest.raises(DataError, match=r"eval.lst in eval/con_wav .* CON_E_0034983"):
+        read(tree).pairs("test")
 
 
 def test_a_clip_is_labelled_in_time_alone(tree):
