@@ -24,11 +24,11 @@ from xaibench.explainers.segdiff.backbone import Backbone
 from xaibench.explainers.segdiff.checkpoints import Run, log, resume, save
 from xaibench.explainers.segdiff.data import Batch, Examples, Recipe
 from xaibench.explainers.segdiff.evaluation import evaluate
-from xaibench.explainers.segdiff.fleet import Fleet
 from xaibench.explainers.segdiff.mixture import Mixture
 from xaibench.explainers.segdiff.network import SegDiffNetwork
 from xaibench.explainers.segdiff.objective import Objective, draw, generator_of, known_cells
 from xaibench.explainers.segdiff.weights import ModelConfig, assemble, read
+from xaibench.tasks.fleet import Fleet
 from xaibench.types import content_hash
 
 STANDARDISED = 64
