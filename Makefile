@@ -12,7 +12,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,vocode,train,hf,shap,xcheck,dask,docs,browser]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,vocode,vocoders,train,hf,shap,xcheck,dask,docs,browser]'
 	touch $@
 
 run: $(VENV)/.installed

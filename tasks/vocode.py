@@ -113,7 +113,8 @@ def label(spec: str) -> str:
 def identity(vocoder: Vocoder) -> str:
     """Return what a copy depends on beside its recording."""
     options = {f.name: getattr(vocoder, f.name) for f in fields(vocoder)}
-    return json.dumps({"name": vocoder.name, "version": vocoder.version, **options}, sort_keys=True)
+    state = vocoder.state_hash()
+    return json.dumps({"name": vocoder.name, "version": vocoder.version, **options} | ({"state": state} if state else {}), sort_keys=True)
 
 
 def read_journal(path: Path) -> list[Copied]:

@@ -35,6 +35,8 @@ class Vocoder(ABC):
     version: ClassVar[str] = "1"
     lag_samples: ClassVar[int] = 0
     """Constant lag of the raw synthesis behind the recording (median over voices, band envelopes); ``copy`` takes it off."""
+    trained: ClassVar[bool] = False
+    """Whether it needs weights, which may not ship."""
 
     seed: int = 0
 
@@ -66,6 +68,10 @@ class Vocoder(ABC):
         power = float(np.mean(copied**2))
         gain = np.sqrt(np.mean(samples**2) / power) if power > 0 else 0.0
         return torch.from_numpy((copied * gain).astype(np.float32))
+
+    def state_hash(self) -> str:
+        """Return the hash of what a copy depends on beside name, version and options; empty where there is nothing."""
+        return ""
 
     def _generator(self, samples: Samples) -> np.random.Generator:
         quantized = np.round(np.clip(samples, -1, 1) * 32767).astype("<i2")

@@ -203,6 +203,42 @@ def addsegdiff_random(
     _segdiff("addsegdiff_random", locals())
 
 
+@app.command("vocoder")
+def vocoder(
+    name: Annotated[str, typer.Argument(help="vocoder to train: vocos, hn_nsf, hifigan, waveglow or diffwave")],
+    speech: Annotated[list[Path], typer.Option(help="folder of recordings; may be given several times")],
+    out: Out = Path("trained/vocoder"),
+    config: Annotated[str, typer.Option(help="size of the network: tiny, small or base")] = "small",
+    steps: Annotated[int, typer.Option(min=1, help="optimiser steps")] = 20_000,
+    batch_size: BatchSize = 8,
+    frames: Annotated[int, typer.Option(min=8, help="length of a crop in frames of 12.5 ms")] = 40,
+    learning_rate: Rate = 1e-3,
+    adversarial_after: Annotated[int, typer.Option(min=-1, help="step from which on discriminators judge; -1 for never")] = 4000,
+    minutes: Minutes = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    tensorboard: Board = False,
+) -> None:
+    """Train a neural vocoder on recordings; a run that was stopped goes on, and the card holds scores of held-out speakers."""
+    from xaibench.cli.progress import bar
+    from xaibench.explainers.segdiff.job import board
+    from xaibench.tasks.vocoders.neural.job import train_vocoder
+    from xaibench.tasks.vocoders.neural.training import TrainingConfig
+
+    training = TrainingConfig(
+        name, config, steps, batch_size, frames, learning_rate=learning_rate, adversarial_after=adversarial_after, seed=seed
+    )
+    with bar(f"train {name}") as advance, board(out / "tensorboard") if tensorboard else nullcontext() as write:
+
+        def report(record: dict[str, Any]) -> None:
+            advance(int(record["step"]), steps)
+            if write is not None:
+                write(record)
+
+        card = train_vocoder(training, speech, out=out, device=device, minutes=minutes, report=report)
+    _summary(out, card)
+
+
 def _segdiff(method: str, options: dict[str, Any]) -> None:
     """Train by the options of a verb, which are named as the fields of ``TrainingConfig`` are."""
     from xaibench.cli.progress import bar

@@ -1,0 +1,1 @@
+"""Neural vocoders that this repository trains, and adapters for those of others."""
