@@ -29,6 +29,8 @@ class Request:
     faithfulness: bool = True
     causal: bool | None = None
     """Whether the causal truth was asked for; ``None`` for what the tier says."""
+    shard: str | None = None
+    """Which part of the clips."""
 
 
 def describe(world: World, plan: Plan, request: Request, slow: dict[str, bool]) -> dict[str, Any]:
@@ -46,6 +48,7 @@ def describe(world: World, plan: Plan, request: Request, slow: dict[str, bool]) 
         "detector_weights": request.detector_weights,
         "faithfulness": request.faithfulness,
         "causal": request.causal,
+        "shard": request.shard,
         "tasks": {label: _task(world, plan, label) for label in world.tasks},
         "detectors": {
             label: {"fingerprint": detector.fingerprint(), "slow": slow.get(label, False)} for label, detector in world.detectors.items()

@@ -1,5 +1,6 @@
 """Plan a run: which clips, which units, under which keys. Pure: equal content gives equal keys, in whatever order it was asked for."""
 
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
@@ -59,8 +60,18 @@ class Plan:
 
 
 @one_thread()  # controls without a table are fitted here, and many threads on shared processors take longer than one
-def make_plan(world: World, budget: Budget, tier: TierName, limit: int | None, extra_recipes: Sequence[str]) -> Plan:
+def make_plan(
+    world: World, budget: Budget, tier: TierName, limit: int | None, extra_recipes: Sequence[str], shard: tuple[int, int] = (1, 1)
+) -> Plan:
     """Choose the clips of every task and list their units.
+
+    Args:
+        world: Tasks, detectors and explainers.
+        budget: Of the tier.
+        tier: Its name.
+        limit: Clips per task; by default the budget's.
+        extra_recipes: Further truths.
+        shard: Which part of how many; an utterance is in one part with all its vocoders, as some scores compare them.
 
     Raises:
         NothingMeasuredError: If no task has a test clip.
@@ -74,12 +85,32 @@ def make_plan(world: World, budget: Budget, tier: TierName, limit: int | None, e
         recipes[label] = truths(task, extra_recipes, world.suite.recipes)
         planner = _Planner(world, label, recipes[label])
         refused[label] = {}
+        homes: dict[str, int] = {}
         for pair in usable_pairs(task, limit if limit is not None else budget.clips, refused[label]):
+            if homes.setdefault(pair.utterance, len(homes)) % shard[1] != shard[0] - 1:
+                continue
             clips.append(planner.clip(pair))
             units.append(tuple(planner.units(pair)))
     if not clips:
-        raise NothingMeasuredError(f"tasks must have test clips, got none in {', '.join(world.tasks)}; see `xaibench info`")
+        part = f" for part {shard[0]} of {shard[1]}" if shard[1] > 1 else ""
+        raise NothingMeasuredError(f"tasks must have test clips, got none{part} in {', '.join(world.tasks)}; see `xaibench info`")
     return Plan(tuple(clips), tuple(units), recipes, tier, world.suite.content_hash(), refused)
+
+
+def shard_of(text: str) -> tuple[int, int]:
+    """Read which part of how many is asked for.
+
+    >>> shard_of("2/8")
+    (2, 8)
+
+    Raises:
+        ValueError: If it is not such a pair.
+    """
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+    part, parts = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not 1 <= part <= parts:
+        raise ValueError(f"shard must be i/n with i from 1 to n, got {text!r}; write for example 2/8")
+    return part, parts
 
 
 def truths(task: Task, extra_recipes: Sequence[str] = (), preferred: Sequence[str] = ()) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from xaibench.benchmark.folder import DONE, JOURNAL, MANIFEST, RUN_LOG, RunFolde
 from xaibench.benchmark.given import Given
 from xaibench.benchmark.journal import Journal
 from xaibench.benchmark.manifest import Request, describe
-from xaibench.benchmark.plan import Plan, make_plan
+from xaibench.benchmark.plan import Plan, make_plan, shard_of
 from xaibench.benchmark.progress import Drain, LogFile, Progress, Ticker
 from xaibench.benchmark.results import Results
 from xaibench.benchmark.session import Session
@@ -55,6 +55,7 @@ def run(  # noqa: PLR0913 (the options of the main command)
     causal: bool | None = None,
     memory_mb: int | None = None,
     executor: str | Executor | None = None,
+    shard: str | None = None,
 ) -> Results:
     """Explain the tasks with the explainers and all controls, score every heatmap, and write the run folder.
 
@@ -81,6 +82,7 @@ def run(  # noqa: PLR0913 (the options of the main command)
         causal: Whether to measure the causal truth; by default what the tier says.
         memory_mb: Memory that the explanations of a worker may take; ``None`` for any. Linux only.
         executor: Engine, by specification (``"dask:scheduler=tcp://host:8786"``) or as an object; by default ``jobs`` workers here.
+        shard: Part of the clips, as ``"2/8"``; ``care.merge`` joins the folders of all parts, and the same call without it finishes there.
 
     Returns:
         The results, read from the folder.
@@ -105,10 +107,10 @@ def run(  # noqa: PLR0913 (the options of the main command)
         raise ValueError(f"max_failures must be at least 0, got {max_failures}; leave it out for any number")
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1, got {limit}; leave it out for the whole tier")
-    plan = make_plan(world, budget, tier, limit, recipes)
+    plan = make_plan(world, budget, tier, limit, recipes, shard_of(shard) if shard is not None else (1, 1))
     world.locate(here / (out if out is not None else Path("runs") / default_name(world, plan)))
     engine = engine_of(executor, job_count(jobs, device), memory_mb)
-    request = Request(limit, seed, device, engine.describe(), str(detector_weights or "") or None, faithfulness, causal)
+    request = Request(limit, seed, device, engine.describe(), str(detector_weights or "") or None, faithfulness, causal, shard)
     with (
         RunFolder(world.folder, fresh) as folder,
         Journal(world.folder / JOURNAL) as journal,

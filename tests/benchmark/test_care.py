@@ -3,6 +3,7 @@
 import logging
 import shutil
 from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 from toys import Toy, ToyTask, toy_run
@@ -11,7 +12,7 @@ from typer.testing import CliRunner
 from xaibench.benchmark.care import gc, merge, recover, verify
 from xaibench.benchmark.journal import Journal
 from xaibench.cli import app
-from xaibench.errors import RunError
+from xaibench.errors import NothingMeasuredError, RunError
 
 TASK = ToyTask(utterances=2)
 BYTES = ("units.parquet", "curves.parquet", "summary.json")
@@ -51,6 +52,37 @@ def test_verifying_finds_every_kind_of_damage(run):
     assert "the run is not finished: no DONE" in verify(run)
     with pytest.raises(RunError, match=r"run must be a folder with journal\.sqlite"):
         verify(run / "heatmaps")
+
+
+class Once(Toy):
+    """The toy explainer, which remembers how often it was asked."""
+
+    name = "toy_explainer"
+    asked: ClassVar[list[int]] = []
+
+    def explain(self, waveform, detector, *, references=None, generator=None):
+        self.asked.append(1)
+        return super().explain(waveform, detector, generator=generator)
+
+
+def test_the_parts_of_a_run_make_the_whole_when_they_are_merged(tmp_path):
+    task = ToyTask(utterances=3)
+    whole = toy_run(tmp_path / "whole", Once(), task=task)
+    parts = [toy_run(tmp_path / f"part-{i}", Once(), task=task, shard=f"{i}/2") for i in (1, 2)]
+    clips = [set(part.frame.pair) for part in parts]
+    assert [len(c) for c in clips] == [6, 3]
+    assert not clips[0] & clips[1]
+    assert clips[0] | clips[1] == set(whole.frame.pair)
+    taken, differing = merge(tmp_path / "merged", [part.path for part in parts])
+    assert (taken > 0, differing) == (True, 0)
+    Once.asked.clear()
+    assert contents(toy_run(tmp_path / "merged", Once(), task=task).path) == contents(whole.path)
+    assert Once.asked == []
+    with pytest.raises(NothingMeasuredError, match="tasks must have test clips, got none for part 4 of 4"):
+        toy_run(tmp_path / "empty", Once(), task=task, shard="4/4")
+    for bad in ("0/2", "3/2", "1", "1/2/3", "-1/2"):
+        with pytest.raises(ValueError, match="shard must be i/n"):
+            toy_run(tmp_path / "bad", shard=bad)
 
 
 def test_what_no_record_names_is_removed_and_nothing_else(run, whole):

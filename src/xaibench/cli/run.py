@@ -18,6 +18,9 @@ def run(
     detector_weights: Annotated[Path | None, typer.Option(help="checkpoint of the detector")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="clips per task, counted before the gate on the twins' gap")] = None,
     full: Annotated[bool, typer.Option("--full", help="every clip, every occluder, all steps, instead of the quick tier")] = False,
+    shard: Annotated[
+        str | None, typer.Option(help="part of the clips, e.g. 2/8; `xaibench merge` joins the folders of all parts for the whole run")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="run folder; default: runs/<id> in the working directory, the same for the same command")
     ] = None,
@@ -95,6 +98,7 @@ def run(
             suite=suite,
             memory_mb=memory,
             executor=engine(workers, scheduler, slurm),
+            shard=shard,
         )
     if as_json:
         emit("end", run=results.summary.run, folder=str(results.path), units=results.summary.n_units, by_status=results.summary.n_by_status)

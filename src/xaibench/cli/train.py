@@ -1,6 +1,6 @@
 """`xaibench train`: detectors and trainable explainers, by the commands that made the shipped weights."""
 
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -90,6 +90,7 @@ Copies = Annotated[int, typer.Option(min=1, help="examples made of each pair: it
 Speed = Annotated[float, typer.Option(min=0.0, max=0.49, help="change of speed drawn for both twins alike: other voices for few speakers")]
 Boost = Annotated[int, typer.Option(min=0, max=8, help="algorithm of RawBoost that disturbs both twins alike; 0 for none")]
 Board = Annotated[bool, typer.Option("--tensorboard", help="write losses and scores for TensorBoard into OUT/tensorboard")]
+Tracked = Annotated[bool, typer.Option("--mlflow", help="log parameters, losses and scores to MLflow, at MLFLOW_TRACKING_URI or ./mlruns")]
 Backbone = Annotated[str, typer.Option(help="folder of a pretrained diffusers UNet2DModel that becomes the denoiser")]
 Minutes = Annotated[float | None, typer.Option(min=0.0, help="end after so long with the best weights so far; the same command goes on")]
 Initial = Annotated[str, typer.Option(help="weights file to start from, e.g. those of one_shot")]
@@ -118,6 +119,7 @@ def specsegdiff(
     device: Device = "cpu",
     precision: Precision = "float32",
     tensorboard: Board = False,
+    mlflow: Tracked = False,
 ) -> None:
     """Train the diffusion explainer; a run that was stopped goes on from its checkpoint."""
     _segdiff("specsegdiff", locals())
@@ -144,6 +146,7 @@ def one_shot(
     device: Device = "cpu",
     precision: Precision = "float32",
     tensorboard: Board = False,
+    mlflow: Tracked = False,
 ) -> None:
     """Train the same network as a plain segmenter: the ablation that says what diffusion adds."""
     _segdiff("one_shot", locals())
@@ -171,6 +174,7 @@ def addsegdiff(
     device: Device = "cpu",
     precision: Precision = "float32",
     tensorboard: Board = False,
+    mlflow: Tracked = False,
 ) -> None:
     """Train the diffusion explainer that sees a detector's features instead of the spectrogram."""
     _segdiff("addsegdiff", locals())
@@ -198,6 +202,7 @@ def addsegdiff_random(
     device: Device = "cpu",
     precision: Precision = "float32",
     tensorboard: Board = False,
+    mlflow: Tracked = False,
 ) -> None:
     """Train addsegdiff on the same detector with random parameters: the control of its claim."""
     _segdiff("addsegdiff_random", locals())
@@ -244,6 +249,7 @@ def _segdiff(method: str, options: dict[str, Any]) -> None:
     from xaibench.cli.progress import bar
     from xaibench.explainers.segdiff.augmentation import Augmentation
     from xaibench.explainers.segdiff.job import Further, board, listener, train_explainer
+    from xaibench.explainers.segdiff.tracking import tracked
     from xaibench.explainers.segdiff.training import TrainingConfig
     from xaibench.explainers.segdiff.weights import preset
     from xaibench.registry import DETECTORS, TASKS
@@ -256,11 +262,15 @@ def _segdiff(method: str, options: dict[str, Any]) -> None:
         augmentation=Augmentation(speed=options["speed"], rawboost=options["rawboost"]),
         **{name: options[name] for name in fields},
     )
-    with bar(f"train {method}") as advance, board(options["out"] / "tensorboard") if options["tensorboard"] else nullcontext() as write:
+    with bar(f"train {method}") as advance, ExitStack() as stack:
+        listeners = [stack.enter_context(board(options["out"] / "tensorboard"))] if options["tensorboard"] else []
+        if options["mlflow"]:
+            told = {**{name: options[name] for name in fields}, "task": options["task"], "config": options["config"]}
+            listeners.append(stack.enter_context(tracked(method, told)))
 
         def report(record: dict[str, Any]) -> None:
             advance(int(record["step"]), training.steps)
-            if write is not None:
+            for write in listeners:
                 write(record)
 
         card = train_explainer(
