@@ -1,16 +1,18 @@
 """What a run folder may need besides running: verified, cleaned, salvaged, merged. All but verifying hold the folder's lock."""
 
+import contextlib
+import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from xaibench.benchmark.folder import DONE, JOURNAL, RunFolder
+from xaibench.benchmark.folder import DONE, JOURNAL, MANIFEST, RunFolder
 from xaibench.benchmark.heatmaps import heatmap_path, is_intact, store_packed
 from xaibench.benchmark.journal import KINDS, Journal, Record
-from xaibench.benchmark.results import Results
-from xaibench.benchmark.units import Explanation
+from xaibench.benchmark.manifest import read_manifest
+from xaibench.benchmark.migrate import NEWEST, upgraded
+from xaibench.benchmark.results import Results, write_summary
+from xaibench.benchmark.units import SCHEMA_VERSION, Explanation
 from xaibench.errors import RunError, XaibenchError
 
 DEEPEST = 4
@@ -127,8 +129,8 @@ def _range(database: sqlite3.Connection, prefix: str) -> Iterator[Record]:
         return
     for kind, body in rows:
         try:
-            yield KINDS[kind].model_validate_json(body)  # type: ignore[misc]
-        except (KeyError, ValidationError):
+            yield KINDS[kind].model_validate(upgraded(kind, json.loads(body), "the journal"))  # type: ignore[misc]
+        except (KeyError, ValueError, RunError):
             continue
 
 
@@ -158,6 +160,43 @@ def merge(out: str | Path, sources: Sequence[str | Path]) -> tuple[int, int]:
                     known[record.key] = record
                     taken += 1
     return taken, differing
+
+
+def migrate(run_dir: str | Path) -> list[str]:
+    """Write the documents of a run down as this release would have; what is new already is left alone, byte for byte.
+
+    Returns:
+        A sentence for each file that changed.
+
+    Raises:
+        RunError: If a newer release wrote one of them, or the folder cannot be written.
+    """
+    path = _existing(run_dir)
+    told = []
+    with RunFolder(path) as folder:
+        before = _version_of(path)
+        if before != SCHEMA_VERSION:
+            with Journal(path / JOURNAL):  # brought up when it is opened for writing
+                told.append(f"{JOURNAL}: schema {before} to {SCHEMA_VERSION}")
+        if (path / MANIFEST).exists() and (old := _stated(path / MANIFEST)) != NEWEST["manifest"]:
+            folder.write_json(MANIFEST, read_manifest(path / MANIFEST).model_dump(mode="json"))
+            told.append(f"{MANIFEST}: schema {old} to {NEWEST['manifest']}")
+        if (path / DONE).exists() and (old := _stated(path / "summary.json")) != NEWEST["summary"]:
+            write_summary(folder, Results.read(path).summary)
+            told.append(f"summary.json: schema {old} to {NEWEST['summary']}")
+    return told
+
+
+def _version_of(path: Path) -> int:
+    with contextlib.closing(sqlite3.connect(f"{(path / JOURNAL).absolute().as_uri()}?mode=ro", uri=True)) as database:
+        return int(database.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _stated(path: Path) -> object:
+    try:
+        return json.loads(path.read_text(encoding="utf-8")).get("schema_version", 1)
+    except (OSError, ValueError, AttributeError) as error:
+        raise RunError(f"{path.name} must be JSON, got {path}: {error}; give the run's command again") from error
 
 
 def _heatmap(record: Record) -> str:

@@ -129,20 +129,6 @@ class RunFolder:
         """Write strict JSON, sorted and indented."""
         self.write(name, (json.dumps(value, sort_keys=True, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode())
 
-    def manifest(self) -> dict[str, Any]:
-        """Read the manifest of an earlier start; empty if there was none.
-
-        Raises:
-            RunError: If it is damaged.
-        """
-        try:
-            found: dict[str, Any] = json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError) as error:
-            raise RunError(f"manifest must be JSON, got {self.path / MANIFEST}: {error}; delete it, the journal stays") from error
-        return found
-
     def forget_done(self) -> None:
         """Take back the mark of completeness while the run is under way."""
         (self.path / DONE).unlink(missing_ok=True)

@@ -3,14 +3,16 @@
 Write-ahead logging keeps the file valid through SIGKILL at any moment; at worst the last unit is made again.
 """
 
+import json
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
+from xaibench.benchmark.migrate import upgraded
 from xaibench.benchmark.units import SCHEMA_VERSION, Explanation, Score, Twins
 from xaibench.errors import RunError
 
@@ -33,8 +35,11 @@ class Journal:
             (version,) = self._db.execute("PRAGMA user_version").fetchone()
         except sqlite3.Error as error:
             raise self._failure(error) from error
-        if version != SCHEMA_VERSION:
+        if not 1 <= version <= SCHEMA_VERSION:
             raise RunError(f"journal must have schema {SCHEMA_VERSION}, got {version} in {path}; use the release that wrote it, or --fresh")
+        self._old = version < SCHEMA_VERSION
+        if self._old and not read_only:
+            self._migrate()
 
     def _prepare(self) -> None:
         if self._db.execute("PRAGMA application_id").fetchone() == (0,):
@@ -44,6 +49,20 @@ class Journal:
         self._db.execute("CREATE TABLE IF NOT EXISTS records (key TEXT PRIMARY KEY, kind TEXT NOT NULL, body TEXT NOT NULL) WITHOUT ROWID")
         if self._db.execute("PRAGMA user_version").fetchone() == (0,):
             self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+
+    def _migrate(self) -> None:
+        """Rewrite the records of an older release; all of them or none, and under the keys that they have."""
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            for kind in KINDS:
+                for record in list(self.records(kind)):
+                    self.put(record)
+            self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+            self._db.execute("COMMIT")
+        except (RunError, sqlite3.Error) as error:
+            self._db.execute("ROLLBACK")
+            raise error if isinstance(error, RunError) else self._failure(error) from error
+        self._old = False
 
     @staticmethod
     def marks(path: Path) -> bool:
@@ -74,12 +93,16 @@ class Journal:
         Raises:
             RunError: If a record cannot be read.
         """
-        model = KINDS[kind]
         try:
             for (body,) in self._db.execute("SELECT body FROM records WHERE kind = ? ORDER BY key", (kind,)):
-                yield model.model_validate_json(body)  # type: ignore[misc]
-        except (sqlite3.Error, ValidationError) as error:
+                yield self._record(kind, body)
+        except (sqlite3.Error, ValueError) as error:  # no JSON, or not of this form
             raise self._failure(error) from error
+
+    def _record(self, kind: str, body: str) -> Record:
+        if self._old:
+            return KINDS[kind].model_validate(upgraded(kind, json.loads(body), self.path))  # type: ignore[return-value]
+        return KINDS[kind].model_validate_json(body)  # type: ignore[return-value]
 
     def damage(self) -> list[str]:
         """Let SQLite check every page; return a sentence if it finds damage."""

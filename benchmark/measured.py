@@ -16,6 +16,7 @@ import numpy as np
 
 from xaibench.benchmark.aggregate import Aggregator, Block, RowInfo, finite, make_block
 from xaibench.benchmark.finish import directions
+from xaibench.benchmark.migrate import read_document
 from xaibench.benchmark.results import Results
 from xaibench.benchmark.suite import Suite
 from xaibench.benchmark.units import ClipRef
@@ -87,9 +88,9 @@ def read_measured(path: str | Path) -> Measured:
 def _from_run(path: Path) -> Measured:
     results = Results.read(path)
     try:
-        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"manifest must be JSON, got {path / 'manifest.json'}: {error}; give the same command again") from error
+        manifest = read_document("manifest", path / "manifest.json")
+    except FileNotFoundError as error:
+        raise RunError(f"run must have a manifest, got {path} without manifest.json; give the same command again") from error
     rows = results.frame.to_dict("records")
     for row in rows:
         row["value"] = None if row["value"] != row["value"] else row["value"]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from xaibench.benchmark.folder import DONE, RunFolder
 from xaibench.benchmark.heatmaps import read_heatmap
+from xaibench.benchmark.migrate import read_document
 from xaibench.benchmark.summary import Summary
 from xaibench.benchmark.tidy import UNIT_COLUMNS
 from xaibench.errors import RunError
@@ -49,7 +50,7 @@ class Results:
     def summary(self) -> Summary:
         """Rows of the table with intervals, tiers and notes."""
         try:
-            return Summary.model_validate_json((self.path / "summary.json").read_bytes())
+            return Summary.model_validate(read_document("summary", self.path / "summary.json"))
         except (OSError, ValueError) as error:
             raise RunError(f"summary must be readable, got {self.path / 'summary.json'}: {error}; give the same command again") from error
 

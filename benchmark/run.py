@@ -17,7 +17,7 @@ from xaibench.benchmark.finish import finish
 from xaibench.benchmark.folder import DONE, JOURNAL, MANIFEST, RUN_LOG, RunFolder
 from xaibench.benchmark.given import Given
 from xaibench.benchmark.journal import Journal
-from xaibench.benchmark.manifest import Request, describe
+from xaibench.benchmark.manifest import Request, coverage, describe, read_manifest
 from xaibench.benchmark.plan import Plan, make_plan, shard_of
 from xaibench.benchmark.progress import Drain, LogFile, Progress, Ticker
 from xaibench.benchmark.results import Results
@@ -93,20 +93,13 @@ def run(  # noqa: PLR0913 (the options of the main command)
         NothingMeasuredError: If an explainer asked for succeeded on no clip; the results are complete all the same.
         KeyboardInterrupt: After Ctrl-C, once what was under way is written down.
     """
-    here = Path.cwd()  # before any plugin's code runs
+    here, start = Path.cwd(), time.monotonic()  # before any plugin's code runs
     protocol = checked_suite(suite)
     explainers = [*explainers, given.explainer] if given else explainers
     world = _world(protocol, explainers, tasks, detector, detector_weights, device, seed, (timeout_s, memory_mb))
     tier: TierName = "full" if full else "quick"
     budget = protocol.budgets[tier]
-    if timeout_s is not None and timeout_s <= 0:
-        raise ValueError(f"timeout_s must be positive, got {timeout_s:g}; leave it out for no limit")
-    if memory_mb is not None and memory_mb < 1:
-        raise ValueError(f"memory_mb must be at least 1, got {memory_mb}; leave it out for no limit")
-    if max_failures is not None and max_failures < 0:
-        raise ValueError(f"max_failures must be at least 0, got {max_failures}; leave it out for any number")
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit must be at least 1, got {limit}; leave it out for the whole tier")
+    _check(limit, max_failures, timeout_s, memory_mb)
     plan = make_plan(world, budget, tier, limit, recipes, shard_of(shard) if shard is not None else (1, 1))
     world.locate(here / (out if out is not None else Path("runs") / default_name(world, plan)))
     engine = engine_of(executor, job_count(jobs, device), memory_mb)
@@ -119,7 +112,8 @@ def run(  # noqa: PLR0913 (the options of the main command)
     ):
         slow = _slow(world, folder)
         folder.forget_done()
-        folder.write_json(MANIFEST, describe(world, plan, request, slow))
+        manifest = describe(world, plan, request, slow)
+        folder.write_json(MANIFEST, manifest.model_dump(mode="json"))
         session = Session(world, plan, folder, journal, Ticker(progress), drain, engine)
         if given:
             session.take_given(given, label_of(given.explainer))
@@ -130,9 +124,22 @@ def run(  # noqa: PLR0913 (the options of the main command)
         if drain.requested:
             raise KeyboardInterrupt(f"interrupted; the same command goes on in {world.folder}")
         finish(session, curves, slow, truths)
+        told = {"coverage": coverage(session.explanations.values()), "seconds": round(time.monotonic() - start, 1)}
+        folder.write_json(MANIFEST, manifest.model_copy(update=told).model_dump(mode="json"))
         folder.write(DONE, f"{plan.id}\n".encode())
     _judge(session, max_failures)
     return Results.read(world.folder)
+
+
+def _check(limit: int | None, max_failures: int | None, timeout_s: float | None, memory_mb: int | None) -> None:
+    if timeout_s is not None and timeout_s <= 0:
+        raise ValueError(f"timeout_s must be positive, got {timeout_s:g}; leave it out for no limit")
+    if memory_mb is not None and memory_mb < 1:
+        raise ValueError(f"memory_mb must be at least 1, got {memory_mb}; leave it out for no limit")
+    if max_failures is not None and max_failures < 0:
+        raise ValueError(f"max_failures must be at least 0, got {max_failures}; leave it out for any number")
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be at least 1, got {limit}; leave it out for the whole tier")
 
 
 def curves_of(task: Task, budget: Budget, slow: bool) -> Curves:
@@ -199,12 +206,15 @@ def engine_of(executor: str | Executor | None, jobs: int, memory_mb: int | None 
 
 def _slow(world: World, folder: RunFolder) -> dict[str, bool]:
     """Tell which detectors get the budget for slow ones; measured once, then remembered in the manifest so that a resumed run agrees."""
-    known = folder.manifest().get("detectors", {})
+    try:
+        known = read_manifest(folder.path / MANIFEST).detectors
+    except FileNotFoundError:
+        known = {}
     found = {}
     for label, detector in world.detectors.items():
-        before = known.get(label, {})
-        same = before.get("fingerprint") == detector.fingerprint() and isinstance(before.get("slow"), bool)
-        found[label] = before["slow"] if same else forward_seconds(detector) > world.suite.slow_forward_s
+        before = known.get(label)
+        same = before is not None and before.fingerprint == detector.fingerprint()
+        found[label] = before.slow if before is not None and same else forward_seconds(detector) > world.suite.slow_forward_s
     return found
 
 

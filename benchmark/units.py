@@ -9,6 +9,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 from xaibench.types import content_hash
 
 SCHEMA_VERSION = 1
+"""Version of the records of the journal."""
+KEY_SCHEMA = 1
+"""Part of every key; it changes with what a key means, never with the form of a record, or all work would be lost."""
 
 Status = Literal["ok", "error", "timeout", "invalid", "not_applicable"]
 FAILED: frozenset[Status] = frozenset({"error", "timeout", "invalid"})
@@ -72,7 +75,7 @@ class Unit(_Record):
     @cached_property
     def key(self) -> str:
         """SHA-256 of the canonical JSON of ``identity``."""
-        return content_hash({"stage": "explain", "schema": SCHEMA_VERSION, **self.identity})
+        return content_hash({"stage": "explain", "schema": KEY_SCHEMA, **self.identity})
 
     @property
     def seed(self) -> int:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from xaibench.benchmark.migrate import upgraded
 from xaibench.errors import RunError
 from xaibench.leaderboard.words import PRIMARY, metric
 
@@ -167,6 +168,7 @@ def read_run(run_dir: str | Path) -> Run:
             raise RunError(f"{path / name} must be readable JSON, got {error}; run the same command again") from error
         if not isinstance(documents[-1], dict):
             raise RunError(f"{path / name} must hold a JSON object, got {type(documents[-1]).__name__}; run the same command again")
+        documents[-1] = upgraded(name.removesuffix(".json"), documents[-1], path / name)
     documents[1]["rows"] = [*documents[1].get("rows", []), *_seconds(path, documents[1].get("rows", []))]
     return Run(path, documents[0], documents[1], boards(documents[1]))
 

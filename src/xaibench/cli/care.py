@@ -1,4 +1,4 @@
-"""`xaibench verify | gc | recover | merge`: what a run folder may need besides running."""
+"""`xaibench verify | gc | recover | merge | migrate`: what a run folder may need besides running."""
 
 from pathlib import Path
 from typing import Annotated
@@ -47,3 +47,11 @@ def merge(
 
     taken, differing = join(out, runs)
     typer.echo(f"{taken} records taken" + (f"; {differing} explanations differ between folders, the first was kept" if differing else ""))
+
+
+def migrate(run: Run) -> None:
+    """Write down a run of an older release as this one would have; reading one needs no migration."""
+    from xaibench.benchmark.care import migrate as bring_up
+
+    told = bring_up(run)
+    typer.echo("\n".join(told) or f"{run} is of this release already")
