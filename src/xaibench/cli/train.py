@@ -1,6 +1,6 @@
 """`xaibench train`: detectors and trainable explainers, by the commands that made the shipped weights."""
 
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
