@@ -11,7 +11,7 @@ All figures are sums over clips divided by the sum of their gaps, so that a clip
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -22,9 +22,11 @@ from xaibench.tasks.audio import tile
 from xaibench.tasks.corpora.planted import PlantedTask
 from xaibench.tasks.corpora.planted.kinds import Kind
 from xaibench.tasks.corpora.planted.plant import DECOYS, decoy, transplant, undo
+from xaibench.tasks.corpora.planted.region import elsewhere
+from xaibench.tasks.detectors.card import plain
 from xaibench.tasks.detectors.quality import eer
-from xaibench.tasks.pairs import spread
-from xaibench.types import Detector, Pair, content_hash
+from xaibench.tasks.spectrogram import DEFAULT_STFT
+from xaibench.types import Detector, Pair, Split, content_hash
 
 RESTORED, MOVED, CLOSED, FOUND, ERROR_RATE = 0.95, 0.05, 0.10, 0.60, 0.02
 """The bounds of the checks: least share restored, largest moved, least closed, least Generalized Dice, largest equal error rate."""
@@ -48,7 +50,9 @@ class Evidence:
     quarters: tuple[float, ...]
     """Closed by undoing each quarter: low early, low late, high early, high late."""
     found: dict[str, float] = field(default_factory=dict)
-    """Generalized Dice of explainers."""
+    """Generalized Dice of the size of explainers' maps."""
+    found_signed: dict[str, float] = field(default_factory=dict)
+    """The same of their maps with signs; bounds nothing."""
 
     def failures(self) -> list[str]:
         """Return which of the checks failed, with the figure; an empty list is a verified kind."""
@@ -63,12 +67,12 @@ class Evidence:
         return [what for what, passed in checks.items() if not passed]
 
 
-def causal_evidence(task: PlantedTask, kind: Kind, detector: Detector, *, clips: int | None = None, split: str = "test") -> Evidence:
+def causal_evidence(task: PlantedTask, kind: Kind, detector: Detector, *, clips: int | None = None, split: Split = "test") -> Evidence:
     """Run the causal checks of one kind on clips of voices that the detector never heard.
 
     Args:
-        task: Planted task; its own ``kind`` is ignored.
-        kind: Whose plants are checked.
+        task: Planted task.
+        kind: Whose plants are checked, one of the task's.
         detector: In ``eval()`` mode.
         clips: How many, spread over voices and grades; all by default.
         split: Of the task.
@@ -76,7 +80,7 @@ def causal_evidence(task: PlantedTask, kind: Kind, detector: Detector, *, clips:
     Raises:
         DataError: If the split holds fewer than two voices.
     """
-    pairs = [p for p in spread(task.pairs(split)) if p.family == kind][:clips]  # type: ignore[arg-type]
+    pairs = [p for p in task.pairs(split) if p.family == kind][:clips]
     if len({p.speaker for p in pairs}) < 2:
         raise DataError(f"task must hold {kind} in two voices to be checked, got {len(pairs)} clips; give it more recordings")
     rows = [_row(task, pair, next(p for p in pairs[i + 1 :] + pairs if p.speaker != pair.speaker)) for i, pair in enumerate(pairs)]
@@ -111,10 +115,10 @@ def _row(task: PlantedTask, pair: Pair, guest: Pair) -> dict[str, Tensor]:
         row["moved_place"] = recording + moved
     into = transplant(other, planted, generator, away=False)
     row["moved_clip"] = other + into if into is not None else other
-    for how in DECOYS:
-        edit = decoy(recording, planted, how, other, generator)
-        if edit is not None:
-            row[f"decoy_{how}"] = recording + edit
+    place = elsewhere(planted.region, DEFAULT_STFT.frames(len(recording)) - 2, generator)
+    if place is not None:
+        edits = {how: decoy(recording, planted, place, how, tile(other, len(recording)), generator) for how in DECOYS}
+        row |= {f"decoy_{how}": recording + edit for how, edit in edits.items()}
     for i, quarter in enumerate(planted.region.quarters()):
         row[f"without_{i}"] = row["spoof"] - undo(planted.artifact, [quarter])
     return row
@@ -127,20 +131,21 @@ def _heard(detector: Detector, row: dict[str, Tensor]) -> dict[str, float]:
         return dict(zip(row, detector.spoof_logit(clips).tolist(), strict=True))
 
 
-def summary(evidence: Sequence[Evidence]) -> list[dict[str, Any]]:
-    """Return the figures and the verdict of each kind as plain values, for a card."""
-    return [
-        {
-            "kind": e.kind,
-            "clips": e.clips,
-            "eer": e.eer,
-            "gap": e.gap,
-            "moved_place": e.moved_place,
-            "moved_clip": e.moved_clip,
-            "decoys": e.decoys,
-            "quarters": list(e.quarters),
-            "found": e.found,
-            "failures": e.failures(),
-        }
-        for e in evidence
+def sentence(evidence: Evidence) -> str:
+    """Write the figures of one kind as a line."""
+    signed = {name: evidence.found_signed.get(name, float("nan")) for name in evidence.found}
+    parts = [
+        f"EER {evidence.eer:.3f}",
+        f"gap {evidence.gap:.1f}",
+        f"transplanted {evidence.moved_place:.2f} (place), {evidence.moved_clip:.2f} (clip)",
+        "decoys " + ", ".join(f"{share:.3f} ({how})" for how, share in evidence.decoys.items()),
+        "quarters " + ", ".join(f"{share:.2f}" for share in evidence.quarters),
+        *(f"{name} {100 * score:.1f} (signed {100 * signed[name]:.1f})" for name, score in evidence.found.items()),
     ]
+    failures = evidence.failures()
+    return f"{evidence.kind}, {evidence.clips} clips: {'; '.join(parts)}: {'FAILS: ' + '; '.join(failures) if failures else 'verified'}"
+
+
+def summary(evidence: Sequence[Evidence]) -> list[dict[str, Any]]:
+    """Return the figures and what failed of each kind as plain values, for a card."""
+    return [plain(asdict(found) | {"failures": found.failures()}) for found in evidence]

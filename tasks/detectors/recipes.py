@@ -31,21 +31,25 @@ class TrainingRecipe:
     """``float32``, or ``bf16`` for the steps on a GPU."""
     start: str = "random"
     """Weights to start from: a shipped name or a path."""
+    channels: tuple[int, ...] | None = None
+    """Layers and their channels, for detectors whose ``config`` has some and which start at random; by default the detector's own."""
     batches: BatchRecipe = field(default_factory=BatchRecipe)
 
 
 CLIP_S = CLIP_SAMPLES / SAMPLE_RATE
 RECIPES: dict[str, TrainingRecipe] = {
     "twins": TrainingRecipe(),
+    "planted": TrainingRecipe(channels=(12, 24, 48), batches=BatchRecipe(n_pairs=4, speed=0.2)),
     "ssl_antispoofing": TrainingRecipe(
         learning_rate=1e-6, weight_decay=1e-4, optimizer="adam", schedule="constant",
         ranking_weight=0.0, class_weights=(0.9, 0.1), clip_norm=0.0, epochs=100, checks=100,
         batches=BatchRecipe(n_pairs=7, shortest_s=CLIP_S, longest_s=CLIP_S, gain_db=0, tilt_db=0, noise_share=0, n_empty=0, rawboost=5),
     ),
 }  # fmt: skip
-"""``twins`` trains small detectors from scratch. ``ssl_antispoofing`` fine-tunes as Tak et al. 2022 (arXiv:2202.12233) published it: Adam
-at 1e-6, batches of 14, class weights .9 and .1, RawBoost 5, 100 epochs, best dev loss; but both twins of a pair are in the same batch and
-are disturbed alike, and the vocoders take turns."""
+"""``twins`` trains small detectors from scratch. ``planted`` trains those of planted truth: three layers, not four, since what a place hears
+beyond a region's edge blurs the region, and voices at other speeds. ``ssl_antispoofing`` fine-tunes as Tak et al. 2022 (arXiv:2202.12233)
+published it: Adam at 1e-6, batches of 14, class weights .9 and .1, RawBoost 5, 100 epochs, best dev loss; but both twins of a pair are in
+the same batch and are disturbed alike, and the vocoders take turns."""
 
 
 def named_recipe(name: str) -> TrainingRecipe:

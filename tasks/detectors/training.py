@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,8 @@ def train_detector(
         The card; of the processes that accelerate started, the first one's.
 
     Raises:
-        ValueError: If neither budget is given, or a time for several processes, or the task has no training pairs.
+        ValueError: If neither budget is given, or a time for several processes, or channels where there is no choice, or the task has no
+            training pairs.
         RunError: If the training diverges.
     """
     recipe = recipe or TrainingRecipe()
@@ -73,7 +74,7 @@ def train_detector(
         raise ValueError("steps or minutes must be given, got neither; use for example minutes=5")
     if steps is None and place.processes > 1:
         raise ValueError(f"steps must be given for {place.processes} processes, whose clocks differ, got minutes={minutes}; give steps")
-    detector: Detector = DETECTORS.load(detector_name, weights=recipe.start, seed=seed).to(place.device)
+    detector = _start(detector_name, recipe, seed).to(place.device)
     path = Path(out) if str(out).endswith(".safetensors") else Path(out) / f"{detector.name}-{task.name}.safetensors"
     key = content_hash([detector.name, detector.fingerprint(), asdict(recipe), task.fingerprint(), steps, minutes, seed])
     job = _Job(task, recipe, steps, minutes, seed, place, Checkpoint(path.with_suffix(".checkpoint"), key, place.rank))
@@ -89,6 +90,24 @@ def train_detector(
         atomic_write(path.with_suffix(".json"), (json.dumps(card, indent=1) + "\n").encode())
         job.checkpoint.remove()
     return dict(card)
+
+
+def _start(name: str, recipe: TrainingRecipe, seed: int) -> Detector:
+    """Load what is trained.
+
+    Raises:
+        ValueError: If channels are wanted where there are none to choose.
+    """
+    detector: Detector = DETECTORS.load(name, weights=recipe.start, seed=seed)
+    if recipe.channels is None:
+        return detector
+    config: Any = getattr(detector, "config", None)
+    if recipe.start != "random" or not hasattr(config, "channels"):
+        raise ValueError(
+            f"channels must be left out for {name} from {recipe.start}, got {recipe.channels}; only untrained CNNs have a choice"
+        )
+    detector = DETECTORS.load(name, weights=recipe.start, seed=seed, config=replace(config, channels=recipe.channels))
+    return detector
 
 
 def _batches(task: Task, recipe: BatchRecipe, seed: int) -> PairBatches:
@@ -141,10 +160,14 @@ def _origin(detector: Detector, task: Task, device: str) -> dict[str, Any]:
 def _fit(detector: Detector, job: _Job, report: Report | None) -> Progress:
     """Train from the checkpoint or from the start, and return the steps done with the kept state and its dev loss."""
     recipe, place = job.recipe, job.place
-    dev = [job.task.load(p) for p in job.task.pairs("dev")]
     kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[recipe.optimizer]
     optimizer: torch.optim.Optimizer = kind(detector.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     batches = _batches(job.task, recipe.batches, job.seed + place.rank)
+    own = hasattr(batches, "loss")  # twins say little of what such a task teaches: the last state is kept
+    dev = [] if own else [job.task.load(p) for p in job.task.pairs("dev")]
+    prepare: Callable[[nn.Module], None] | None = getattr(batches, "prepare", None)
+    if prepare and recipe.start == "random":
+        prepare(detector)
     now = job.checkpoint.resume(detector, optimizer, batches.generator)
     now.kept = now.kept or _state(detector)
     model, optimizer = place.prepare(detector, optimizer)

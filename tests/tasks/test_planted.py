@@ -9,15 +9,19 @@ import torch
 from torch import nn
 
 from xaibench.errors import DataError, PairError, UnknownNameError
+from xaibench.explainers.baselines import baselines
+from xaibench.explainers.raw_wrapper import RawWrapper
 from xaibench.registry import TASKS
 from xaibench.tasks.corpora.planted import PlantedTask
+from xaibench.tasks.corpora.planted.batches import STARTS, at_places, faded
 from xaibench.tasks.corpora.planted.kinds import KINDS
 from xaibench.tasks.corpora.planted.plant import DECOYS, GRADES, SIZES, decoy, plant, transplant, undo
 from xaibench.tasks.corpora.planted.region import AREA, FRAMES, Region, draw_region, elsewhere
 from xaibench.tasks.detectors.batches import BatchRecipe
+from xaibench.tasks.detectors.spectrogram_cnn import SpectrogramCNN
 from xaibench.tasks.masks import difference, truth
 from xaibench.tasks.planted_checks import Evidence, causal_evidence
-from xaibench.tasks.spectrogram import stft
+from xaibench.tasks.spectrogram import DEFAULT_STFT, inverse, stft
 from xaibench.types import CLIP_SAMPLES, Detector
 
 
@@ -110,7 +114,8 @@ def test_options_choose_kinds_and_grades():
 @pytest.mark.parametrize("how", DECOYS)
 def test_decoys_match_area_and_energy_and_lie_elsewhere(recording, how):
     planted = plant(recording, "texture", "subtle", seeded(2))
-    edit = decoy(recording, planted, how, recording.flip(0), seeded(5))
+    place = elsewhere(planted.region, 251, seeded(5))
+    edit = decoy(recording, planted, place, how, recording.flip(0), seeded(5))
     assert energy(edit) == pytest.approx(energy(planted.artifact), rel=1e-4)
     power = stft(edit).abs().square()
     columns = power.sum(0) / power.sum()
@@ -171,11 +176,33 @@ def test_training_batches_repeat_and_targets_follow_the_area(task):
     same = batches[1].batch()
     assert torch.equal(waveform, same[0])
     assert torch.equal(target, same[1])
-    assert waveform.shape == (10, CLIP_SAMPLES)
-    recordings, planted, parts, decoys, empty = target.split(2)
-    assert torch.equal(recordings, decoys)
-    assert torch.equal(recordings, empty)
-    assert bool((planted > parts).all() and (parts > recordings).all())
+    assert waveform.shape == (12, 32_000)
+    recordings, planted, parts, decoys, faded, empty = target.mean(dim=(1, 2)).split(2)
+    assert not any(part.any() for part in (recordings, decoys, empty))
+    assert bool((planted > parts).all() and (parts > 0).all())
+    assert bool((planted > faded).all() and (faded > 0).all())
+    assert set(target[:8].unique().tolist()) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize("name", STARTS)
+def test_faded_clips_lie_on_the_path_that_explainers_walk(task, recording, name):
+    other = task.recording(task.pairs("test")[-1])
+    wrapper = RawWrapper(SpectrogramCNN("random"), DEFAULT_STFT, len(recording))
+    start = baselines(name, wrapper, other[None])
+    level, phase = wrapper.split(recording[None])
+    expected = inverse(torch.polar((0.3 * level + 0.7 * start).exp(), phase), len(recording))[0]
+    torch.testing.assert_close(faded(recording, name, 0.3, other), expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(faded(recording, name, 1.0, other), recording, atol=1e-4, rtol=0)
+
+
+def test_places_are_centred_where_strided_layers_look():
+    planted = torch.zeros(1, 513, 126)
+    planted[:, 72:88, 24:40] = 1  # around bin 80 and frame 32, that is place (5, 2) at a stride of 16
+    found = at_places(planted, 33, 8)[0]
+    assert found.shape == (33, 8)
+    assert found[5, 2] == 1
+    assert found.sum() == 1
+    assert at_places(torch.ones(1, 513, 126), 8, 16).shape == (1, 8, 16)
 
 
 class Meter(Detector):

@@ -23,13 +23,18 @@ def detector(
     task: Task = "minivoc",
     out: Out = Path("trained/detector"),
     steps: Annotated[int | None, typer.Option(min=1, help="optimiser steps; default: the recipe's epochs, or 1500")] = None,
-    recipe: Annotated[str, typer.Option(help="twins: small nets from scratch; ssl_antispoofing: the published fine-tuning")] = "twins",
+    recipe: Annotated[
+        str, typer.Option(help="twins, planted: small nets from scratch; ssl_antispoofing: the published fine-tuning")
+    ] = "twins",
     start: Annotated[str, typer.Option(help="weights to start from: random, a shipped name, a file or a folder")] = "",
     learning_rate: Annotated[float | None, typer.Option(help="default: the recipe's")] = None,
     rawboost: Annotated[int | None, typer.Option(min=0, max=8, help="RawBoost combination, 0 for none; default: the recipe's")] = None,
     speed: Annotated[
-        float, typer.Option(min=0.0, max=0.5, help="change of speed drawn for both twins alike; 0.2 made public_pairs' weights")
-    ] = 0.0,
+        float | None,
+        typer.Option(
+            min=0.0, max=0.5, help="change of speed drawn for both twins alike; 0.2 made public_pairs' weights; default: the recipe's"
+        ),
+    ] = None,
     seed: Seed = 0,
     device: Device = "cpu",
     precision: Precision = "float32",
@@ -46,10 +51,10 @@ def detector(
     from xaibench.tasks.detectors.training import train_detector
 
     chosen = named_recipe(recipe)
-    batches = replace(chosen.batches, speed=speed, rawboost=chosen.batches.rawboost if rawboost is None else rawboost)
+    wanted = {name: value for name, value in (("speed", speed), ("rawboost", rawboost)) if value is not None}
     chosen = replace(
         chosen,
-        batches=batches,
+        batches=replace(chosen.batches, **wanted),
         start=start or chosen.start,
         learning_rate=chosen.learning_rate if learning_rate is None else learning_rate,
         precision=precision,

@@ -108,25 +108,19 @@ def undo(artifact: Tensor, parts: list[Region]) -> Tensor:
     return inverse((spectrum * inside)[None], len(artifact))[0]
 
 
-def decoy(recording: Tensor, planted: Planted, how: Decoy, other: Tensor, generator: torch.Generator) -> Tensor | None:
-    """Return an edit ``(T,)`` of the artifact's area, band and energy that is no artifact, a window's length away from it.
+def decoy(recording: Tensor, planted: Planted, region: Region, how: Decoy, other: Tensor, generator: torch.Generator) -> Tensor:
+    """Return an edit ``(T,)`` of an artifact's energy that is no artifact.
 
     Args:
         recording: (T,).
-        planted: Whose area, band and energy are matched.
+        planted: Whose energy is matched.
+        region: Where; ``elsewhere`` gives places of equal area and band.
         how: ``speech`` adds the same cells of another recording, ``phases`` redraws the recording's phases, ``gain`` turns it up.
         other: Another recording, (T,) or longer.
-        generator: Source of place and phases.
-
-    Returns:
-        The edit, or ``None`` where the clip has no room for it.
+        generator: Source of the phases.
     """
-    spectrum = stft(recording)
-    region = elsewhere(planted.region, spectrum.shape[1] - 2, generator)
-    if region is None:
-        return None
-    source = stft(other[: len(recording)]) if how == "speech" else spectrum
-    turns = torch.rand(spectrum.shape, generator=generator)
+    source = stft(other[: len(recording)] if how == "speech" else recording)
+    turns = torch.rand(source.shape, generator=generator)
     source = torch.polar(source.abs(), 2 * torch.pi * turns) - source if how == "phases" else source
     edit = inverse((source * region.weight(len(recording)))[None], len(recording))[0]
     return edit * (planted.artifact.square().sum() / edit.square().sum().clamp(min=1e-20)).sqrt()

@@ -14,7 +14,7 @@ from xaibench.tasks.detectors.batches import BatchRecipe, PairBatches
 from xaibench.tasks.detectors.card import baseline_log_odds
 from xaibench.tasks.detectors.checkpoints import Checkpoint
 from xaibench.tasks.detectors.launch import Launch, launch
-from xaibench.tasks.detectors.recipes import RECIPES, named_recipe
+from xaibench.tasks.detectors.recipes import RECIPES, TrainingRecipe, named_recipe
 from xaibench.tasks.detectors.training import _loss, train_detector
 from xaibench.types import Clip, Pair, Task
 
@@ -189,3 +189,12 @@ def test_a_training_without_budget_or_pairs_is_refused(tmp_path):
         train_detector(Clicks(), "spectrogram_cnn", out=tmp_path)
     with pytest.raises(ValueError, match="task must have training pairs, got none in 'clicks'"):
         train_detector(Clicks(splits=("test",)), "spectrogram_cnn", out=tmp_path, steps=1)
+
+
+def test_channels_can_be_chosen_for_untrained_cnns_only(tmp_path):
+    recipe = TrainingRecipe(channels=(4, 6, 8))
+    card = train_detector(Clicks(), "waveform_cnn", out=tmp_path / "small.safetensors", steps=1, recipe=recipe)
+    assert DETECTORS.load("waveform_cnn", weights=tmp_path / "small.safetensors").config.channels == (4, 6, 8)
+    assert card["recipe"]["channels"] == [4, 6, 8]
+    with pytest.raises(ValueError, match="channels must be left out for spectrogram_cnn from minivoc"):
+        train_detector(Clicks(), "spectrogram_cnn", out=tmp_path, steps=1, recipe=TrainingRecipe(channels=(4,), start="minivoc"))
