@@ -46,7 +46,7 @@ RECIPES: dict[str, TrainingRecipe] = {
         batches=BatchRecipe(n_pairs=7, shortest_s=CLIP_S, longest_s=CLIP_S, gain_db=0, tilt_db=0, noise_share=0, n_empty=0, rawboost=5),
     ),
 }  # fmt: skip
-"""``twins`` trains small detectors from scratch. ``planted`` trains those of planted truth: three layers, not four, since what a place hears
+"""``twins`` trains small detectors from scratch. ``planted`` those of planted truth: three layers, not four, as what a place hears
 beyond a region's edge blurs the region, and voices at other speeds. ``ssl_antispoofing`` fine-tunes as Tak et al. 2022 (arXiv:2202.12233)
 published it: Adam at 1e-6, batches of 14, class weights .9 and .1, RawBoost 5, 100 epochs, best dev loss; but both twins of a pair are in
 the same batch and are disturbed alike, and the vocoders take turns."""
