@@ -51,7 +51,7 @@ def detector(
     from xaibench.tasks.detectors.training import train_detector
 
     chosen = named_recipe(recipe)
-    wanted = {name: value for name, value in (("speed", speed), ("rawboost", rawboost)) if value is not None}
+    wanted: dict[str, Any] = {name: value for name, value in (("speed", speed), ("rawboost", rawboost)) if value is not None}
     chosen = replace(
         chosen,
         batches=replace(chosen.batches, **wanted),
