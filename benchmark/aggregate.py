@@ -24,7 +24,7 @@ from xaibench.benchmark.statistics import (
     tiers,
 )
 from xaibench.benchmark.suite import Suite
-from xaibench.benchmark.summary import SummaryRow
+from xaibench.benchmark.summary import PRIMARY, SummaryRow
 from xaibench.benchmark.units import FAILED, ClipRef
 
 COLUMNS_AT_ONCE = 128
@@ -135,8 +135,13 @@ class Aggregator:
         for vocoder in sorted({clip.vocoder for clip in block.clips}):
             yield f"vocoder:{vocoder}", np.array([clip.vocoder == vocoder for clip in block.clips])
 
+    def _sliced(self, block: Block) -> tuple[str, ...]:
+        """Return the metrics that are broken down by vocoder: those of the suite, or what there is instead without twins."""
+        return self.suite.sliced_metrics if any(c[4] in self.suite.sliced_metrics for c in block.columns) else PRIMARY
+
     def _slice_rows(self, block: Block, name: str, inside: Mask) -> Iterator[SummaryRow]:
-        wanted = [i for i, column in enumerate(block.columns) if name == "all" or column[4] in self.suite.sliced_metrics]
+        sliced = self._sliced(block)
+        wanted = [i for i, column in enumerate(block.columns) if name == "all" or column[4] in sliced]
         part = block.take(inside, wanted)
         intervals = {by: self._row_intervals(part, by) for by in ("utterance", "speaker")}
         detectable: dict[int, float] = {}
@@ -223,7 +228,7 @@ class Aggregator:
     def _without_each_vocoder(self, part: Block, j: int, by: str) -> dict[str, float | None]:
         """Return the least and the greatest mean with one vocoder left out, of the metrics that are told by vocoder."""
         vocoders = [clip.vocoder for clip in part.clips]
-        if part.columns[j][4] not in self.suite.sliced_metrics or len(set(vocoders)) < 2:
+        if part.columns[j][4] not in self._sliced(part) or len(set(vocoders)) < 2:
             return {}
         means = np.array(list(leave_one_out_spread(part.values[:, j], part.clusters(by), vocoders).values()))
         means = means[np.isfinite(means)]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from xaibench.benchmark.folder import DONE, RunFolder
 from xaibench.benchmark.heatmaps import read_heatmap
 from xaibench.benchmark.migrate import read_document
-from xaibench.benchmark.summary import Summary
+from xaibench.benchmark.summary import PRIMARY, Summary
 from xaibench.benchmark.tidy import UNIT_COLUMNS
 from xaibench.errors import RunError
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 CURVE_COLUMNS = ("task", "detector", "pair", "explainer", "polarity", "occluder", "order", "fractions", "log_odds")
 TIMING_COLUMNS = ("key", "stage", "seconds", "forwards", "backwards", "peak_rss_mb", "host", "started_at", "attempt")
 TYPES = {"seen_vocoder": "bool", "value": "double", "fractions": "list", "log_odds": "list"}
+HEADS = dict(zip(PRIMARY, ("GDice", "time AUROC", "SRG"), strict=True))
 COUNTS = ("forwards", "backwards", "attempt")
 
 
@@ -77,11 +78,15 @@ class Results:
         except (OSError, ValueError) as error:
             raise RunError(f"{name}.parquet must be readable, got {self.path}: {error}; give the same command again") from error
 
-    def table(self, metric: str = "generalized_dice", polarity: str = "declared", part: str = "all") -> "pd.DataFrame":
-        """Return the summary rows of one metric, best mean first."""
+    def table(self, metric: str = "", polarity: str = "declared", part: str = "all") -> "pd.DataFrame":
+        """Return the summary rows of one metric, best mean first; by default of the one that leads each task."""
         import pandas as pd
 
-        rows = [r.model_dump() for r in self.summary.rows if (r.metric, r.polarity, r.slice) == (metric, polarity, part)]
+        known: dict[str, set[str]] = {}
+        for row in self.summary.rows:
+            known.setdefault(row.task, set()).add(row.metric)
+        wanted = {task: metric or next((name for name in PRIMARY if name in names), "") for task, names in known.items()}
+        rows = [r.model_dump() for r in self.summary.rows if (r.metric, r.polarity, r.slice) == (wanted[r.task], polarity, part)]
         return pd.DataFrame(rows).sort_values(
             ["task", "detector", "recipe", "mean"], ascending=[True, True, True, False], ignore_index=True
         )
@@ -97,8 +102,11 @@ class Results:
                 "detector": table.detector,
                 "truth": table.recipe,
                 "explainer": table.title,
-                "GDice": [_percent(mean) for mean in table["mean"]],
-                "95 %": [f"{_percent(low)} to {_percent(high)}" for low, high in zip(table.low, table.high, strict=True)],
+                "score": [HEADS.get(name, name) for name in table.metric],
+                "mean": [_shown(mean, name) for mean, name in zip(table["mean"], table.metric, strict=True)],
+                "95 %": [
+                    f"{_shown(low, n)} to {_shown(high, n)}" for low, high, n in zip(table.low, table.high, table.metric, strict=True)
+                ],
                 "tier": ["" if pd.isna(tier) else str(int(tier)) for tier in table.tier],
                 "n": [f"{n}/{total}" for n, total in zip(table.n, table.n_total, strict=True)],
                 "note": table.note,
@@ -151,5 +159,8 @@ def _json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
 
 
-def _percent(value: float | None) -> str:
-    return "–" if value is None or value != value else f"{100 * value:.1f}"  # noqa: PLR0124 (NaN)
+def _shown(value: float | None, metric: str) -> str:
+    """Write a share in percent, an area under log-odds as it is."""
+    if value is None or value != value:  # noqa: PLR0124 (NaN)
+        return "–"
+    return f"{value:.2f}" if metric == "srg" else f"{100 * value:.1f}"

@@ -7,6 +7,8 @@ from pydantic import BaseModel, ConfigDict
 from xaibench.benchmark.given import Origin
 
 SUMMARY_SCHEMA = 1
+PRIMARY = ("generalized_dice", "time_auroc", "srg")
+"""The score that leads a table is the first of these that its task has: with twins, with labels in time, with nothing but the detector."""
 
 
 class SummaryRow(BaseModel):

@@ -12,7 +12,7 @@ from xaibench.leaderboard.curves import COLOURS
 from xaibench.leaderboard.pages import render
 from xaibench.leaderboard.rows import Board, Row, Run, number
 from xaibench.leaderboard.samples import Choice, Sample, Studio, choose, read_units
-from xaibench.leaderboard.words import clean
+from xaibench.leaderboard.words import PRIMARIES, clean
 from xaibench.types import Detector, Task
 
 
@@ -71,6 +71,8 @@ class Source:
         """
         recipe = board.recipes[0] if board.recipes else ""
         leader = board.leader(recipe) or board.floor(recipe)
+        if board.primary is not PRIMARIES[0]:
+            return Album(why_not="the corpus has no real twins to show beside its clips.")
         units = read_units(self.run.path, board, recipe) if leader and count else []
         if not units or not leader:
             return Album(why_not="the run keeps no scores of single clips.")
@@ -100,7 +102,7 @@ def sample_pages(source: Source, board: Board, at: int, out: Path, count: int) -
             **body_values(album, sample, board, names[i].removesuffix(".html")),
         )
         (out / "samples" / names[i]).write_bytes(page)
-    return tuple(_card(names[i], sample, album.leader) for i, sample in enumerate(album.samples)), ""
+    return tuple(_card(names[i], sample, album.leader, board) for i, sample in enumerate(album.samples)), ""
 
 
 def body_values(album: Album, sample: Sample, board: Board, uid: str) -> dict[str, Any]:
@@ -109,6 +111,7 @@ def body_values(album: Album, sample: Sample, board: Board, uid: str) -> dict[st
     return {
         "sample": sample,
         "leader": album.leader.title if album.leader else "",
+        "lead": lead_of(sample, board),
         "detector": board.detector,
         "legend": pictures.legend_colours(),
         "cuts": cuts,
@@ -116,6 +119,12 @@ def body_values(album: Album, sample: Sample, board: Board, uid: str) -> dict[st
         "colours": album.colours,
         "uid": uid,
     }
+
+
+def lead_of(sample: Sample, board: Board) -> str:
+    """Write what the leader scores on the clip with its unit; empty where it has no score."""
+    lead = sample.choice.lead
+    return f"{board.unit} {number(lead, board.primary.name)}" if lead is not None else ""
 
 
 def _make(studio: Studio, choice: Any, position: int, at: int, out: Path) -> Sample:
@@ -129,10 +138,10 @@ def _make(studio: Studio, choice: Any, position: int, at: int, out: Path) -> Sam
     return studio.make(position, choice, write)
 
 
-def _card(page: str, sample: Sample, leader: Row) -> Card:
+def _card(page: str, sample: Sample, leader: Row, board: Board) -> Card:
     folder = f"samples/{page.removesuffix('.html')}/"
     heat = next((p.heat for p in sample.panels if p.row.explainer == leader.explainer), sample.spoof)
-    value = number(sample.choice.lead) if sample.choice.lead is not None else ""
+    value = lead_of(sample, board)
     return Card(
         f"samples/{page}", folder + heat, folder + sample.truth, sample.choice.pair, sample.choice.vocoder, sample.choice.reason, value
     )

@@ -10,9 +10,10 @@ from typing import Any
 from xaibench.errors import XaibenchError
 from xaibench.leaderboard.rows import Board, Group, Row, Run, Score, interval, number, verdict
 from xaibench.leaderboard.views import Cell, option, part_title
-from xaibench.leaderboard.words import PRIMARY, metric
+from xaibench.leaderboard.words import metric
 
 SHOWN = (
+    "time_average_precision",
     "generalized_dice_corrected",
     "average_precision",
     "auroc",
@@ -152,29 +153,31 @@ def _own_words(name: str) -> tuple[str, tuple[str, ...]]:
 
 def _standing(name: str, board: Board, recipe: str) -> Standing | None:
     row = next((row for row in board.rows if row.explainer == name), None)
-    score = row.score(PRIMARY, recipe=recipe) if row else None
+    score = board.main(row, recipe) if row else None
     if row is None or score is None:
         return None
-    others = []
+    others, name = [], board.primary.name
     for key in SHOWN:
         others += _told(row.score(key, recipe=recipe), key, metric(key).title)
-    others += _told(row.score(PRIMARY, recipe=recipe, polarity="magnitude"), PRIMARY, "Generalized Dice of |heatmap|")
+    others += _told(board.main(row, recipe, polarity="magnitude"), name, f"{metric(name).title} of |heatmap|")
     for occluder in board.occluders:
         grey = ", out of range" if row.leaves_range(occluder) else ""
         for key in CURVES:
             others += _told(row.score(key, occluder=occluder), key, f"{metric(key).title}, {occluder.replace('_', ' ')}{grey}")
-    parts = [(part, row.score(PRIMARY, recipe=recipe, part=part)) for part in board.slices if part != "all"]
+    parts = [(part, board.main(row, recipe, part=part)) for part in board.slices if part != "all"]
     return Standing(
         board=board,
         recipe=recipe,
-        main=Cell(number(score.mean), "", "GDice", interval(score)),
+        main=Cell(number(score.mean, name), "", metric(name).title, interval(score, name)),
         tier=score.tier,
         verdict=verdict(row, board, recipe, named=True),
         good=score.beats_best_control,
         n=f"{score.n} of {score.n_total} clips",
         failures=_failures(score),
         others=tuple(others),
-        parts=tuple((part_title(part), number(s.mean), interval(s)) for part, s in parts if s is not None and s.mean is not None),
+        parts=tuple(
+            (part_title(part), number(s.mean, name), interval(s, name)) for part, s in parts if s is not None and s.mean is not None
+        ),
     )
 
 

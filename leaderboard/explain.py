@@ -20,7 +20,7 @@ from xaibench.leaderboard.evidence import Place, places
 from xaibench.leaderboard.pages import render
 from xaibench.leaderboard.rows import interval, number, read_run, verdict
 from xaibench.leaderboard.samples import Listen, Track
-from xaibench.leaderboard.words import CHANCE_GDICE, PRIMARY, clean
+from xaibench.leaderboard.words import clean, metric
 from xaibench.tasks.spectrogram import DEFAULT_STFT, STFTConfig, magnitude, valid_cells
 from xaibench.types import SAMPLE_RATE, Detector, Explainer
 
@@ -281,13 +281,15 @@ def _trust(run: str | Path | None, explainer: Explainer) -> str:
     for board in read_run(run).boards:
         recipe = board.recipes[0] if board.recipes else ""
         for row in board.rows:
-            score = row.score(PRIMARY, recipe=recipe) if row.explainer == label else None
+            score, name = board.main(row, recipe) if row.explainer == label else None, board.primary.name
             if score is not None and score.mean is not None:
-                words = f"On {board.task}, where the evidence is known, it scores {number(score.mean)} GDice"
+                words = f"On {board.task}, where the evidence is known, it scores {number(score.mean, name)} {metric(name).short}"
                 standing = f"It {verdict(row, board, recipe, named=True) or 'is a control'}."
                 if row.group == "explainer" and score.beats_best_control is None:
                     standing = f"Whether it beats the controls was not tested: {clean(score.note) or 'nothing to compare with'}."
-                return f"{words} ({interval(score) or 'no interval'}); chance is {number(CHANCE_GDICE)} and 100 is perfect. {standing}"
+                perfect = " and 100 is perfect" if metric(name).scale == 100 else ""
+                chance = f"chance is {number(board.primary.chance, name)}{perfect}"
+                return f"{words} ({interval(score, name) or 'no interval'}); {chance}. {standing}"
     return f"The leaderboard given has no row {label!r}, so nothing is known of how far this method can be trusted."
 
 

@@ -15,7 +15,17 @@ from xaibench.leaderboard.words import PRIMARY, clean, metric
 
 KEYS = ("recipe", "polarity", "occluder", "metric", "slice")
 COLUMNS = ("mean", "low", "high", "n", "n_total", "n_undefined", "n_failed", "interval_by", "tier", "beats_best_control", "note")
-PAPER = (PRIMARY, "average_precision", "stratified_auc", "pointing_game", "deletion", "insertion", "srg")
+PAPER = (
+    PRIMARY,
+    "time_auroc",
+    "time_average_precision",
+    "average_precision",
+    "stratified_auc",
+    "pointing_game",
+    "deletion",
+    "insertion",
+    "srg",
+)
 """Metrics of the LaTeX table, in this order, those that were measured."""
 _LATEX = {
     "\\": r"\textbackslash{}",

@@ -9,7 +9,6 @@ from typing import Any
 
 from xaibench.leaderboard.rows import Board, Row, Run, Score, interval, number
 from xaibench.leaderboard.views import Leaderboard, forest, option, part_title
-from xaibench.leaderboard.words import PRIMARY
 
 ACCESS = (
     ("", "any access"),
@@ -34,30 +33,30 @@ class Facets:
 
 def facets(run: Run, board: Board, view: Leaderboard) -> Facets:
     """Collect the choices of a table."""
-    parts = [part for part in board.slices if any(row.score(PRIMARY, recipe=view.recipe, part=part) for row in board.rows)]
-    rows = {row.explainer: _row(run, row, view, parts) for row in board.rows}
+    parts = [part for part in board.slices if any(board.main(row, view.recipe, part=part) for row in board.rows)]
+    rows = {row.explainer: _row(run, board, row, view, parts) for row in board.rows}
     timed = any(row["seconds"] is not None for row in rows.values())
     return Facets(tuple((part, "all clips" if part == "all" else part_title(part)) for part in parts), ACCESS, COSTS if timed else (), rows)
 
 
-def _row(run: Run, row: Row, view: Leaderboard, parts: list[str]) -> dict[str, Any]:
+def _row(run: Run, board: Board, row: Row, view: Leaderboard, parts: list[str]) -> dict[str, Any]:
     needs = option(run.manifest, "explainers", row.explainer, "needs")
     seconds, forwards = row.score("seconds"), row.score("forwards")
     return {
         "needs": [str(n) for n in needs] if isinstance(needs, list) else [],
         "seconds": seconds.mean if seconds else None,
         "forwards": forwards.mean if forwards else None,
-        "parts": {part: _cell(row.score(PRIMARY, recipe=view.recipe, part=part), view.limit) for part in parts},
+        "parts": {part: _cell(board.main(row, view.recipe, part=part), view.limit, board.primary.name) for part in parts},
     }
 
 
-def _cell(score: Score | None, limit: float) -> dict[str, Any] | None:
+def _cell(score: Score | None, limit: float, name: str) -> dict[str, Any] | None:
     if score is None or score.mean is None:
         return None
     drawn = forest(score, limit)
     return {
-        "text": number(score.mean),
-        "under": interval(score),
+        "text": number(score.mean, name),
+        "under": interval(score, name),
         "sort": f"{score.mean:.6g}",
         "n": f"{score.n}/{score.n_total}",
         "tier": score.tier,

@@ -5,7 +5,7 @@ from typing import Any
 
 from xaibench.benchmark.suite import EVERY_GAP
 from xaibench.leaderboard.rows import Board, Score, number
-from xaibench.leaderboard.words import METRICS, PRIMARY, PRIOR, STRATIFIED, MetricWords
+from xaibench.leaderboard.words import METRICS, PRIOR, STRATIFIED, MetricWords
 
 
 def gate(record: Mapping[str, Any]) -> str:
@@ -33,13 +33,13 @@ def few_curves(record: Mapping[str, Any], tier: str) -> str:
 
 def resolution(board: Board, recipe: str) -> str:
     """Say what difference from the best control the clips could have shown, and how much one vocoder decides; empty where unknown."""
-    scores = [s for row in board.rows if row.group == "explainer" and (s := row.score(PRIMARY, recipe=recipe))]
-    told = []
+    scores = [s for row in board.rows if row.group == "explainer" and (s := board.main(row, recipe))]
+    told, name = [], board.primary.name
     if smallest := [s.detectable for s in scores if s.detectable is not None]:
-        told.append(f"A true difference of {number(max(smallest))} GDice from the best control would be found with power .8.")
+        told.append(f"A true difference of {number(max(smallest), name)} {board.unit} from the best control would be found with power .8.")
     spans = [high - low for s in scores if (low := s.without_vocoder_low) is not None and (high := s.without_vocoder_high) is not None]
     if spans:
-        told.append(f"Leaving out one vocoder moves a mean by at most {number(max(spans))}.")
+        told.append(f"Leaving out one vocoder moves a mean by at most {number(max(spans), name)}.")
     return " ".join(told)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from xaibench.benchmark.migrate import upgraded
 from xaibench.errors import RunError
-from xaibench.leaderboard.words import PRIMARY, metric
+from xaibench.leaderboard.words import PRIMARIES, PRIMARY, Primary, metric
 
 if TYPE_CHECKING:
     from xaibench.leaderboard.terminal import BoardText
@@ -108,26 +108,45 @@ class Board:
     facts: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """What the run saw of the detector on the task: clips, gate, occluders."""
 
+    @property
+    def primary(self) -> Primary:
+        """What orders the board: the first primary score that was asked for."""
+        return next((known for known in PRIMARIES if known.name in self.metrics), PRIMARIES[0])
+
+    @property
+    def unit(self) -> str:
+        """Short name of the primary score."""
+        return metric(self.primary.name).short
+
+    @property
+    def place(self) -> str:
+        """Occluder of the primary score; empty where it needs none."""
+        return self.occluders[0] if self.occluders and metric(self.primary.name).group == "faithfulness" else ""
+
+    def main(self, row: Row, recipe: str, *, part: str = "all", polarity: str = "declared") -> Score | None:
+        """Return a row's primary score, ``None`` where it was not asked for."""
+        return row.score(self.primary.name, recipe=recipe, polarity=polarity, occluder=self.place, part=part)
+
     def ranked(self, group: Group, recipe: str) -> list[Row]:
         """Return the rows of a group by tier, then mean, best first; rows without a mean come last."""
 
         def rank(row: Row) -> tuple[float, float, str]:
-            score = row.score(PRIMARY, recipe=recipe) or Score()
+            score = self.main(row, recipe) or Score()
             return (score.tier or math.inf, -score.mean if score.mean is not None else math.inf, row.explainer)
 
         return sorted((row for row in self.rows if row.group == group), key=rank)
 
-    def floor(self, recipe: str, name: str = PRIMARY, *, part: str = "all", occluder: str = "") -> tuple[Row, Score] | None:
-        """Return the best control and its score, ``None`` where no control was measured."""
-        return self._best("control", recipe, name, part, occluder)
+    def floor(self, recipe: str, name: str = "", *, part: str = "all", occluder: str = "") -> tuple[Row, Score] | None:
+        """Return the best control and its score, by default the primary one; ``None`` where no control was measured."""
+        return self._best("control", recipe, name or self.primary.name, part, occluder if name else self.place)
 
     def ceiling(self, recipe: str) -> tuple[Row, Score] | None:
         """Return the best oracle and its score."""
-        return self._best("oracle", recipe, PRIMARY, "all", "")
+        return self._best("oracle", recipe, self.primary.name, "all", self.place)
 
     def leader(self, recipe: str) -> tuple[Row, Score] | None:
         """Return the best explainer that competes and its score."""
-        return self._best("explainer", recipe, PRIMARY, "all", "")
+        return self._best("explainer", recipe, self.primary.name, "all", self.place)
 
     def _best(self, group: Group, recipe: str, name: str, part: str, occluder: str) -> tuple[Row, Score] | None:
         sign = 1 if metric(name).higher_is_better else -1
@@ -250,7 +269,7 @@ def _row(name: str, records: list[Mapping[str, Any]], origin: Mapping[str, Any])
 
 def verdict(row: Row, board: Board, recipe: str, *, named: bool = False) -> str:
     """Say in words how a row stands to the controls; empty for controls and oracles."""
-    score = row.score(PRIMARY, recipe=recipe)
+    score = board.main(row, recipe)
     floor = board.floor(recipe)
     if row.group != "explainer" or score is None:
         return ""

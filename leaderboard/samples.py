@@ -12,7 +12,6 @@ from xaibench.errors import XaibenchError
 from xaibench.leaderboard import pictures
 from xaibench.leaderboard.rows import Board, Group, Row, Run
 from xaibench.leaderboard.views import option
-from xaibench.leaderboard.words import PRIMARY
 from xaibench.types import Split
 
 if TYPE_CHECKING:
@@ -109,7 +108,8 @@ def read_units(run_dir: Path, board: Board, recipe: str) -> list[dict[str, Any]]
     import pyarrow.compute as pc
     import pyarrow.parquet
 
-    wanted = {"task": [board.task], "detector": [board.detector], "metric": [PRIMARY], "polarity": ["declared", ""], "recipe": [recipe, ""]}
+    wanted = {"task": [board.task], "detector": [board.detector], "polarity": ["declared", ""], "recipe": [recipe, ""]}
+    wanted["metric"] = [board.primary.name]
     file = pyarrow.parquet.ParquetFile(path)
     table = file.read(columns=[name for name in file.schema_arrow.names if name in NEEDED])
     for column, values in wanted.items():

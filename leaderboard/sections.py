@@ -12,7 +12,6 @@ from xaibench.leaderboard.rows import Board, Row, Run, Score, number
 from xaibench.leaderboard.tradeoff import Tradeoff, tradeoffs
 from xaibench.leaderboard.truths import causal_matrix, causal_quality
 from xaibench.leaderboard.views import Leaderboard, Matrix, by_occluder, by_vocoder, headline, leaderboard
-from xaibench.leaderboard.words import CHANCE_GDICE, PRIMARY
 
 
 @dataclass(frozen=True)
@@ -68,12 +67,12 @@ def section(run: Run, board: Board, at: int, curves: Sequence[Mapping[str, Any]]
     """
     recipe = board.recipes[0] if board.recipes else ""
     detector = _detector_record(run, board)
-    scores = [s for row in board.rows if (s := row.score(PRIMARY, recipe=recipe))]
+    scores = [s for row in board.rows if (s := board.main(row, recipe))]
     most = max(scores, key=lambda s: s.n_total, default=Score())
     drawn = tuple(plots(curves, board, recipe))
     css = {curve.row.explainer: curve.css for plot in drawn for curve in plot.curves}
     leader = board.leader(recipe) or board.floor(recipe)
-    views = tuple(leaderboard(board, r, CHANCE_GDICE) for r in board.recipes or ("",))
+    views = tuple(leaderboard(board, r) for r in board.recipes or ("",))
     return Section(
         number=at,
         board=board,
@@ -113,13 +112,13 @@ def _detector_record(run: Run, board: Board) -> Mapping[str, Any]:
 
 
 def _figures(board: Board, recipe: str) -> tuple[Figure, ...]:
-    found = []
+    found, known, short = [], board.primary, board.unit
     for kind, title, best in (
         ("lead", "Best explainer", board.leader(recipe)),
         ("floor", "Floor: best control", board.floor(recipe)),
         ("ceiling", "Ceiling: best oracle", board.ceiling(recipe)),
     ):
         if best:
-            found.append(Figure(kind, f"{title}, GDice", number(best[1].mean), best[0].title))
-    found.append(Figure("chance", "Chance, GDice", number(CHANCE_GDICE), "any map that knows nothing, at 5 % area"))
+            found.append(Figure(kind, f"{title}, {short}", number(best[1].mean, known.name), best[0].title))
+    found.append(Figure("chance", f"Chance, {short}", number(known.chance, known.name), known.chance_text))
     return tuple(found)

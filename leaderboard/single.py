@@ -15,11 +15,11 @@ from markupsafe import Markup
 import xaibench
 from xaibench.errors import RunError
 from xaibench.leaderboard import notes, pictures
-from xaibench.leaderboard.album import Album, Card, Source, body_values
+from xaibench.leaderboard.album import Album, Card, Source, body_values, lead_of
 from xaibench.leaderboard.curves import read_curves
 from xaibench.leaderboard.ogg import opus_bytes
 from xaibench.leaderboard.pages import render
-from xaibench.leaderboard.rows import Run, number, read_run
+from xaibench.leaderboard.rows import Board, Run, read_run
 from xaibench.leaderboard.samples import Choice, Sample, Studio
 from xaibench.leaderboard.sections import section
 from xaibench.leaderboard.site import command_of, provenance
@@ -105,7 +105,7 @@ def _render(run: Run, source: Source, samples: int, grade: Grade) -> bytes:
     for at, board in enumerate(run.boards):
         album = source.album(board, at, share, _sample(grade), panels=grade.panels, encode=("opus", opus_bytes))
         uids = [f"sample-{at}-{sample.number:02}" for sample in album.samples]
-        cards = tuple(_card(uid, sample, album) for uid, sample in zip(uids, album.samples, strict=True))
+        cards = tuple(_card(uid, sample, album, board) for uid, sample in zip(uids, album.samples, strict=True))
         for uid, sample in zip(uids, album.samples, strict=True):
             body = render("sample_body.html", folder="", **body_values(album, sample, board, uid)).decode()
             sheets.append(Sheet(uid, at, Markup(body)))
@@ -144,8 +144,8 @@ def _address(kind: str, content: bytes) -> str:
     return Markup(f"data:{kind};base64,{base64.b64encode(content).decode()}")  # ours, and longer than outside text may be
 
 
-def _card(uid: str, sample: Sample, album: Album) -> Card:
+def _card(uid: str, sample: Sample, album: Album, board: Board) -> Card:
     leader = album.leader.explainer if album.leader else ""
     heat = next((p.heat for p in sample.panels if p.row.explainer == leader), sample.spoof)
-    value = number(sample.choice.lead) if sample.choice.lead is not None else ""
+    value = lead_of(sample, board)
     return Card(f"#{uid}", heat, sample.truth, sample.choice.pair, sample.choice.vocoder, sample.choice.reason, value)

@@ -10,9 +10,9 @@ from rich.text import Text
 from xaibench.leaderboard.notes import resolution
 from xaibench.leaderboard.rows import Board, Group, Row, Score, number
 from xaibench.leaderboard.views import GROUPS, headline
-from xaibench.leaderboard.words import CHANCE_GDICE, CORRECTED, PRIMARY, TIER_RULE, clean, metric
+from xaibench.leaderboard.words import CORRECTED, TIER_RULE, clean, metric
 
-EXTRA = (CORRECTED, "average_precision", "stratified_auc", "|map|", "auroc", "pointing_game", "srg", "n")
+EXTRA = (CORRECTED, "time_average_precision", "average_precision", "stratified_auc", "|map|", "auroc", "pointing_game", "srg", "n")
 """Columns beside name, score, interval and verdict, the first to come first."""
 STYLES: dict[Group, str] = {"oracle": "dim italic", "explainer": "bold", "control": "dim"}
 WIDE = 100
@@ -46,7 +46,7 @@ class BoardText:
         """Give the headline, the table, and what must be known to read it."""
         board = self.board
         yield Text(clean(headline(board, self.recipe)), style="bold")
-        yield Text(f"{clean(board.task)} · {clean(board.detector)} · truth {clean(self.recipe)}", style="dim")
+        yield Text(f"{clean(board.task)} · {clean(board.detector)} · truth {clean(self.recipe) or 'none'}", style="dim")
         yield self._table(options.max_width)
         for line in (*self._faithfulness(), self._legend()):
             yield Text(line, style="dim")
@@ -54,8 +54,9 @@ class BoardText:
 
     def _table(self, width: int) -> Table:
         groups = [(group, self.board.ranked(group, self.recipe)) for group, _ in GROUPS]
+        main = metric(self.board.primary.name).short
         rows = [row for _, members in groups for row in members]
-        score, span = Part("GDice", self._score), Part("95 %", self._interval)
+        score, span = Part(main, self._score), Part("95 %", self._interval)
         verdict = Part("verdict", self._verdict)
         gap = 2 if width >= WIDE else 1
         room = width - sum(part.width(rows) + gap for part in (score, span, verdict))
@@ -76,7 +77,7 @@ class BoardText:
         for name in EXTRA:
             part = self._extra(name)
             texts = {part.cell(row) for row in rows}
-            if texts <= {"–", ""}:
+            if texts <= {"–", ""} or name == self.board.primary.name:
                 continue
             left -= part.width(rows) + gap
             if left < 0:
@@ -87,19 +88,22 @@ class BoardText:
         if name == "n":
             return Part("n", lambda row: f"{self._main(row).n}/{self._main(row).n_total}")
         if name == "|map|":
-            return Part(name, lambda row: number((row.score(PRIMARY, recipe=self.recipe, polarity="magnitude") or Score()).mean))
+            return Part(name, lambda row: self._number((self.board.main(row, self.recipe, polarity="magnitude") or Score()).mean))
         occluder = self.board.occluders[0] if name == "srg" and self.board.occluders else ""
         return Part(metric(name).short, lambda row: number((row.score(name, recipe=self.recipe, occluder=occluder) or Score()).mean, name))
 
     def _main(self, row: Row) -> Score:
-        return row.score(PRIMARY, recipe=self.recipe) or Score()
+        return self.board.main(row, self.recipe) or Score()
+
+    def _number(self, value: float | None) -> str:
+        return number(value, self.board.primary.name)
 
     def _score(self, row: Row) -> str:
-        return number(self._main(row).mean)
+        return self._number(self._main(row).mean)
 
     def _interval(self, row: Row) -> str:
         score = self._main(row)
-        return f"{number(score.low)}-{number(score.high)}" if score.low is not None and score.high is not None else ""
+        return f"{self._number(score.low)}-{self._number(score.high)}" if score.low is not None and score.high is not None else ""
 
     def _verdict(self, row: Row) -> str:
         """Say in at most 16 characters what a row is: its tier, the best control or oracle, or why it has none."""
@@ -131,7 +135,8 @@ class BoardText:
 
     def _legend(self) -> str:
         scores, facts = [self._main(row) for row in self.board.rows], self.board.facts
-        told = [f"Percent; chance is {number(CHANCE_GDICE)}."]
+        unit = "Percent; chance" if metric(self.board.primary.name).scale == 100 else "Log-odds; chance"
+        told = [f"{unit} is {self._number(self.board.primary.chance)}."]
         told.append(TIER_RULE if any(s.tier for s in scores) else f"No tiers under {facts.get('min_clips') or 20} clips.")
         if any(s.beats_best_control for s in scores):
             told.append("beats: better than every control (paired, Holm-corrected).")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from xaibench.leaderboard.rows import Board, Row, number
-from xaibench.leaderboard.words import PRIMARY, metric
+from xaibench.leaderboard.words import metric
 
 WIDTH, HEIGHT = 460.0, 300.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 14.0, 14.0, 44.0
@@ -73,23 +73,27 @@ def tradeoffs(board: Board, recipe: str) -> list[Tradeoff]:
 
 def _plot(board: Board, recipe: str, words: tuple[str, str, str, str], occluder: str) -> Tradeoff | None:
     key, name, title, text = words
+    words_of = metric(board.primary.name)
+    scale = words_of.scale
+    if name == words_of.name:
+        return None
     cost = not metric(name).higher_is_better
     points = []
     for row in board.rows:
-        quality, other = row.score(PRIMARY, recipe=recipe), row.score(name, recipe=recipe, occluder=occluder)
+        quality, other = board.main(row, recipe), row.score(name, recipe=recipe, occluder=occluder)
         if quality and other and quality.mean is not None and other.mean is not None and row.group != "oracle":
             points.append((row, other.mean, quality.mean))
     if sum(row.group == "explainer" for row, _, _ in points) < 1 or len(points) < 3:
         return None
-    xs, ys = [x for _, x, _ in points], [100 * y for _, _, y in points]
+    xs, ys = [x for _, x, _ in points], [scale * y for _, _, y in points]
     across = _Log(xs) if cost else _Linear(xs, LEFT, WIDTH - RIGHT)
     up = _Linear([*ys, 0.0], HEIGHT - BOTTOM, TOP)
     front = pareto([(row.explainer, -x if cost else x, y) for row, x, y in points if row.group == "explainer"])
-    placed = [(row, across.at(x), up.at(100 * y), _words(row, name, x, y)) for row, x, y in points]
+    placed = [(row, across.at(x), up.at(scale * y), _words(row, (name, x), (words_of.name, y))) for row, x, y in points]
     marks = _labels(placed, front)
     line = " ".join(f"{m.x:.1f},{m.y:.1f}" for m in sorted(marks, key=lambda m: (m.x, -m.y)) if m.row.explainer in front)
     unit = metric(name).title + (f", cells replaced by {occluder.replace('_', ' ')}" if occluder else "")
-    return Tradeoff(key, title, text, unit, "Generalized Dice", tuple(marks), line, across.ticks(), up.ticks())
+    return Tradeoff(key, title, text, unit, words_of.title, tuple(marks), line, across.ticks(), up.ticks())
 
 
 def pareto(points: Sequence[tuple[str, float, float]]) -> set[str]:
@@ -105,8 +109,8 @@ def pareto(points: Sequence[tuple[str, float, float]]) -> set[str]:
     }
 
 
-def _words(row: Row, name: str, x: float, y: float) -> str:
-    return f"{row.title}: GDice {number(y)}, {metric(name).title} {number(x, name)}"
+def _words(row: Row, across: tuple[str, float], up: tuple[str, float]) -> str:
+    return f"{row.title}: {metric(up[0]).short} {number(up[1], up[0])}, {metric(across[0]).title} {number(across[1], across[0])}"
 
 
 def _labels(placed: Sequence[tuple[Row, float, float, str]], front: set[str]) -> list[Mark]:

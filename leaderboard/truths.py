@@ -6,7 +6,7 @@ from typing import Any
 
 from xaibench.leaderboard.rows import Board, Group, Row, Run, interval, number
 from xaibench.leaderboard.views import GROUPS, Cell, Matrix, option
-from xaibench.leaderboard.words import PRIMARY, metric
+from xaibench.leaderboard.words import metric
 
 DOMAINS = {"twin_tiles": "tiles of the spectrogram", "twin_segments": "segments of the waveform"}
 CAUSAL = ("causal_spearman", "causal_average_precision", "causal_gap_closed_normalized")
@@ -92,9 +92,10 @@ def _columns(run: Run) -> "Sequence[tuple[Truth, Board, dict[str, Any]]]":
     for board in run.boards:
         kind = str(option(run.manifest, "tasks", board.task, "truth") or "artifact")
         where = f"{board.task}, {board.detector}"
-        for recipe in board.recipes[:1] if kind in ("artifact", "planted") else ():
-            title = {"artifact": "Artifact truth", "planted": "Planted truth"}[kind]
-            found.append((Truth(kind, title, f"{where}, {recipe}", "GDice"), board, {"name": PRIMARY, "recipe": recipe}))
+        title = {"artifact": "Artifact truth", "planted": "Planted truth", "time": "Labels in time"}.get(kind)
+        for recipe in board.recipes[:1] if title else ():
+            unit = board.unit
+            found.append((Truth(kind, title or "", f"{where}, {recipe}", unit), board, {"name": board.primary.name, "recipe": recipe}))
         for domain, words in DOMAINS.items():
             if any(row.score(CAUSAL[0], occluder=domain) for row in board.rows):
                 place = {"name": CAUSAL[0], "occluder": domain}

@@ -6,9 +6,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from xaibench.leaderboard.rows import Board, Group, Row, Score, interval, number, verdict
-from xaibench.leaderboard.words import CORRECTED, MEANINGLESS_ABOVE, PRIMARY, metric
+from xaibench.leaderboard.words import CORRECTED, metric
 
-MAIN = (CORRECTED, "|map|", "average_precision", "auroc", "stratified_auc", "pointing_game", "relevance_mass", "iou")
+MAIN = (
+    CORRECTED,
+    "|map|",
+    "time_average_precision",
+    "average_precision",
+    "auroc",
+    "stratified_auc",
+    "pointing_game",
+    "relevance_mass",
+    "iou",
+)
 CURVES = ("deletion", "insertion", "srg")
 COST = ("seconds", "forwards", "backwards", "peak_rss_mb")
 OPTIONAL = {"relevance_mass", "iou", "backwards", "peak_rss_mb"}
@@ -91,6 +101,9 @@ class Leaderboard:
     spans: tuple[tuple[str, int], ...]
     axis: Axis
     groups: tuple[tuple[Group, str, tuple[Line, ...]], ...]
+    short: str
+    """Of the primary score."""
+    title: str
     n_columns: int = field(default=0)
     limit: float = 1.0
     """Where the axis of the intervals ends."""
@@ -101,7 +114,7 @@ class Leaderboard:
         return any("out" in cell.css.split() for _, _, lines in self.groups for line in lines for cell in line.cells)
 
 
-def leaderboard(board: Board, recipe: str, chance: float | None) -> Leaderboard:
+def leaderboard(board: Board, recipe: str) -> Leaderboard:
     """Lay out the main table of a recipe."""
     occluder = board.occluders[0] if board.occluders else ""
     columns = _columns(board, recipe, occluder)
@@ -114,18 +127,23 @@ def leaderboard(board: Board, recipe: str, chance: float | None) -> Leaderboard:
     spans: dict[str, int] = {}
     for column in columns:
         spans[column.group] = spans.get(column.group, 0) + 1
-    return Leaderboard(recipe, columns, tuple(spans.items()), _axis(board, recipe, limit, chance), tuple(groups), len(columns) + 5, limit)
+    words = metric(board.primary.name)
+    axis, heads = _axis(board, recipe, limit), (words.short, words.title)
+    return Leaderboard(recipe, columns, tuple(spans.items()), axis, tuple(groups), *heads, len(columns) + 5, limit)
 
 
 def _columns(board: Board, recipe: str, occluder: str) -> tuple[Column, ...]:
     found: list[Column] = []
-    families = (("Localisation", MAIN), ("Faithfulness, " + occluder.replace("_", " "), CURVES), ("Cost", COST))
+    main = MAIN if metric(board.primary.name).group == "localization" else ()
+    curves = tuple(name for name in CURVES if name != board.primary.name)
+    families = (("Localisation", main), ("Faithfulness, " + occluder.replace("_", " "), curves), ("Cost", COST))
     for group, names in families:
         first = True
         for name in names:
             if name == "|map|":
-                measured = any(row.score(PRIMARY, recipe=recipe, polarity="magnitude") for row in board.rows)
-                column = Column(name, "|map|", "GDice of the heatmap without its sign", group, first, better="high")
+                measured = any(board.main(row, recipe, polarity="magnitude") for row in board.rows)
+                title = f"{board.unit} of the heatmap without its sign"
+                column = Column(name, "|map|", title, group, first, better="high")
             else:
                 where = {"recipe": recipe, "occluder": occluder if name in CURVES else ""}
                 measured = any((s := row.score(name, **where)) and s.mean is not None for row in board.rows)
@@ -139,14 +157,14 @@ def _columns(board: Board, recipe: str, occluder: str) -> tuple[Column, ...]:
 
 
 def _line(row: Row, rows: Sequence[Row], board: Board, recipe: str, columns: Sequence[Column], occluder: str, limit: float) -> Line:
-    score = row.score(PRIMARY, recipe=recipe) or Score()
+    score, name = board.main(row, recipe) or Score(), board.primary.name
     return Line(
         row=row,
         tier=score.tier,
-        bracket=_bracket(row, rows, recipe),
-        main=Cell(number(score.mean), _sort(score.mean), "GDice", interval(score)),
+        bracket=_bracket(row, rows, board, recipe),
+        main=Cell(number(score.mean, name), _sort(score.mean), metric(name).short, interval(score, name)),
         forest=forest(score, limit),
-        cells=tuple(_cell(row, column, recipe, occluder) for column in columns),
+        cells=tuple(_cell(row, column, board, recipe, occluder) for column in columns),
         n=Cell(f"{score.n}/{score.n_total}", str(score.n), "clips"),
         verdict=verdict(row, board, recipe),
         good=score.beats_best_control,
@@ -154,9 +172,9 @@ def _line(row: Row, rows: Sequence[Row], board: Board, recipe: str, columns: Seq
     )
 
 
-def _bracket(row: Row, rows: Sequence[Row], recipe: str) -> str:
+def _bracket(row: Row, rows: Sequence[Row], board: Board, recipe: str) -> str:
     """Name the part of the tier bracket that this row draws: opens, closes, both or nothing."""
-    tiers = [(r.score(PRIMARY, recipe=recipe) or Score()).tier for r in rows]
+    tiers = [(board.main(r, recipe) or Score()).tier for r in rows]
     at = rows.index(row)
     if tiers[at] is None:
         return "none"
@@ -176,10 +194,11 @@ def _failures(score: Score) -> str:
     return "; ".join(parts)
 
 
-def _cell(row: Row, column: Column, recipe: str, occluder: str) -> Cell:
-    name = PRIMARY if column.key == "|map|" else column.key
-    polarity = "magnitude" if column.key == "|map|" else "declared"
-    score = row.score(name, recipe=recipe, polarity=polarity, occluder=occluder if name in CURVES else "")
+def _cell(row: Row, column: Column, board: Board, recipe: str, occluder: str) -> Cell:
+    unsigned = column.key == "|map|"
+    name = board.primary.name if unsigned else column.key
+    where = {"recipe": recipe, "occluder": occluder if name in CURVES else ""}
+    score = board.main(row, recipe, polarity="magnitude") if unsigned else row.score(name, **where)
     mean = score.mean if score else None
     out = mean is not None and name in CURVES and row.leaves_range(occluder)
     css = " ".join(word for word, on in (("first", column.first), ("void", mean is None), ("out", out)) if on)
@@ -191,9 +210,13 @@ def _sort(value: float | None) -> str:
 
 
 def _limit(board: Board, recipe: str) -> float:
-    """End of the axis: all but the oracles fit, in steps of .1, at least to .3."""
-    tops = [s.high or s.mean or 0.0 for row in board.rows if row.group != "oracle" and (s := row.score(PRIMARY, recipe=recipe))]
-    return min(1.0, max(0.3, math.ceil(max(tops, default=0.0) * 10.5) / 10))
+    """End of the axis, which begins at 0: all but the oracles fit. Shares go in steps of .1 and at least to .3, others to a 1, 2 or 5."""
+    tops = [s.high or s.mean or 0.0 for row in board.rows if row.group != "oracle" and (s := board.main(row, recipe))]
+    top = max(tops, default=0.0)
+    if metric(board.primary.name).scale == 100:
+        return min(1.0, max(0.3, math.ceil(top * 10.5) / 10))
+    power = 10.0 ** math.floor(math.log10(max(top, 0.01)))
+    return next(step * power for step in (1, 2, 5, 10) if step * power >= top)
 
 
 def forest(score: Score, limit: float) -> Forest | None:
@@ -209,14 +232,16 @@ def forest(score: Score, limit: float) -> Forest | None:
     return Forest(at(score.mean), at(low), at(high), score.mean > limit)
 
 
-def _axis(board: Board, recipe: str, limit: float, chance: float | None) -> Axis:
+def _axis(board: Board, recipe: str, limit: float) -> Axis:
     def at(value: float | None) -> float | None:
         return None if value is None or value > limit + 1e-9 else round(2 + 96 * value / limit, 2)
 
-    step = 0.1 if limit <= 0.6 else 0.2
-    ticks = tuple((at(step * i) or 0.0, f"{100 * step * i:.0f}") for i in range(int(limit / step + 1e-6) + 1))
+    known, scale = board.primary, metric(board.primary.name).scale
+    step = limit / 5 if scale != 100 else 0.1 if limit <= 0.6 else 0.2
+    ticks = tuple((at(step * i) or 0.0, f"{scale * step * i:.3g}") for i in range(int(limit / step + 1e-6) + 1))
     floor, ceiling = board.floor(recipe), board.ceiling(recipe)
-    return Axis(ticks, at(chance), at(floor[1].mean) if floor else None, at(ceiling[1].mean) if ceiling else None, at(MEANINGLESS_ABOVE))
+    chance = at(known.chance) if known.chance else None
+    return Axis(ticks, chance, at(floor[1].mean) if floor else None, at(ceiling[1].mean) if ceiling else None, at(known.dead))
 
 
 @dataclass(frozen=True)
@@ -234,17 +259,19 @@ class Matrix:
         return any("out" in cell.css.split() for _, rows in self.groups for _, cells in rows for cell in cells)
 
 
-def by_vocoder(board: Board, recipe: str, name: str = PRIMARY) -> Matrix | None:
-    """Lay out a metric by vocoder, tinted between its least and largest value; ``None`` where only the mean was measured."""
-    parts = [part for part in board.slices if part == "all" or any(row.score(name, recipe=recipe, part=part) for row in board.rows)]
+def by_vocoder(board: Board, recipe: str, name: str = "") -> Matrix | None:
+    """Lay out a metric, by default the primary one, by vocoder, tinted by size; ``None`` where there is only a mean."""
+    occluder, name = "" if name else board.place, name or board.primary.name
+    where = {"recipe": recipe, "occluder": occluder}
+    parts = [part for part in board.slices if part == "all" or any(row.score(name, part=part, **where) for row in board.rows)]
     if len(parts) < 2:
         return None
     competing = [row for row in board.rows if row.group != "oracle"]
-    means = [s.mean for row in competing for part in parts if (s := row.score(name, recipe=recipe, part=part)) and s.mean is not None]
+    means = [s.mean for row in competing for part in parts if (s := row.score(name, part=part, **where)) and s.mean is not None]
     low, high = min(means, default=0.0), max(means, default=1.0)
 
     def cell(row: Row, part: str) -> Cell:
-        score = row.score(name, recipe=recipe, part=part) or Score()
+        score = row.score(name, part=part, **where) or Score()
         if score.mean is None:
             return Cell("–", "", part, css="void")
         level = 1 + min(7, int(8 * (score.mean - low) / max(high - low, 1e-9)))
@@ -278,7 +305,7 @@ def by_occluder(board: Board, recipe: str) -> Matrix | None:
 
 def headline(board: Board, recipe: str) -> str:
     """Say in one sentence what the board found."""
-    rows = [(row, row.score(PRIMARY, recipe=recipe)) for row in board.ranked("explainer", recipe)]
+    rows = [(row, board.main(row, recipe)) for row in board.ranked("explainer", recipe)]
     judged = [(row, s) for row, s in rows if s is not None and s.beats_best_control is not None]
     winners = [row.title for row, s in judged if s.beats_best_control]
     if not rows:

@@ -21,6 +21,35 @@ MEANINGLESS_ABOVE = 0.76
 
 
 @dataclass(frozen=True)
+class Primary:
+    """The score by which a board is ordered; which one depends on what is known of its task."""
+
+    name: str
+    chance: float
+    chance_text: str
+    question: str
+    asked: str
+    """What an explainer had to do, after "explainers of DETECTOR had to"."""
+    dead: float | None = None
+    """Above it differences mean nothing."""
+
+
+PRIMARIES = (
+    Primary(
+        PRIMARY,
+        CHANCE_GDICE,
+        "any map that knows nothing, at 5 % area",
+        "Where does a vocoded clip differ from the real recording it was made from?",
+        "point at it",
+        MEANINGLESS_ABOVE,
+    ),
+    Primary("time_auroc", 0.5, "any map that knows nothing", "Which stretches of a recording are fake?", "find them"),
+    Primary("srg", 0.0, "cells in random order", "Which cells does the detector need? No twin tells.", "rank them"),
+)
+"""In the order of preference: twins or planted truth, labels in time, nothing but the detector."""
+
+
+@dataclass(frozen=True)
 class MetricWords:
     """How a metric is shown."""
 
@@ -124,6 +153,26 @@ _KNOWN = (
     ),
     MetricWords(
         "relevance_rank", "Relevance rank", "rank", True, 100, 1, "localization", "Share of the strongest cells that lie in the truth."
+    ),
+    MetricWords(
+        "time_auroc",
+        "Time AUROC",
+        "tAUC",
+        True,
+        100,
+        1,
+        "localization",
+        "How often a frame that is labelled fake has more mean relevance than one that is not; ties count half, chance is 50.",
+    ),
+    MetricWords(
+        "time_average_precision",
+        "Time average precision",
+        "tAP",
+        True,
+        100,
+        1,
+        "localization",
+        "Precision of the frames by mean relevance, averaged over all thresholds; chance is the share of fake frames.",
     ),
     MetricWords(
         "deletion",

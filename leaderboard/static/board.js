@@ -196,7 +196,7 @@
       }
     };
     const menu = make("div", { className: "menu" });
-    for (const head of heads.filter((h) => h.dataset.key && !["name", "gdice"].includes(h.dataset.key))) {
+    for (const head of heads.filter((h) => h.dataset.key && h.dataset.key !== "name" && !("main" in h.dataset))) {
       const box = make("input", { type: "checkbox", checked: !hidden.has(head.dataset.key) });
       box.addEventListener("change", () => {
         if (box.checked) hidden.delete(head.dataset.key); else hidden.add(head.dataset.key);

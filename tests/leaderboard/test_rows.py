@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from xaibench.leaderboard.rows import boards, number, read_run, terminal_table, verdict
-from xaibench.leaderboard.views import by_vocoder, headline
+from xaibench.leaderboard.views import by_vocoder, headline, leaderboard
 from xaibench.leaderboard.words import clean
 
 
@@ -57,6 +57,46 @@ def test_recipes_and_occluders_keep_the_order_of_the_protocol() -> None:
     (board,) = boards({"rows": rows, "tasks": [{"name": "t", "recipes": ["beta", "gone", "alpha"]}], "detectors": detectors})
     assert board.recipes == ("beta", "alpha", "new")
     assert board.occluders == ("twin", "floor")
+
+
+def lead(metric: str, means: dict[str, float], **place: str) -> list[dict[str, object]]:
+    """Rows of one metric: explainers a and b, a control and an oracle."""
+    kinds = {"random": {"control": True}, "oracle_mask": {"control": True, "oracle": True}}
+    told = {"a": {"tier": 1, "beats_best_control": True}, "b": {"tier": 2, "beats_best_control": False}}
+    return [record(n, m, metric=metric, **{"recipe": "", **place, **kinds.get(n, {}), **told.get(n, {})}) for n, m in means.items()]
+
+
+@pytest.mark.parametrize(
+    ("rows", "head", "first", "legend"),
+    [
+        (lead("time_auroc", {"a": 0.7, "b": 0.6, "random": 0.5, "oracle_mask": 1.0}, recipe="time-v1"), "tAUC", "70.0", "chance is 50.0"),
+        (lead("srg", {"a": 1.25, "b": 0.5, "random": -0.25}, occluder="floor"), "SRG", "1.25", "Log-odds; chance is 0.00"),
+    ],
+)
+def test_a_board_without_twins_is_led_by_what_is_known_of_its_task(rows, head, first, legend) -> None:  # type: ignore[no-untyped-def]
+    extra = lead("time_average_precision", {"a": 0.4, "b": 0.3}, recipe="time-v1") if head == "tAUC" else []
+    (board,) = boards({"rows": [*rows, *extra], "detectors": [{"task": "t", "detector": "d", "occluders": ["floor"]}]})
+    recipe = board.recipes[0] if board.recipes else ""
+    assert board.unit == head
+    assert [row.explainer for row in board.ranked("explainer", recipe)] == ["a", "b"]
+    assert verdict(board.rows[0], board, recipe) == "beats every control"
+    assert headline(board, recipe) == "One of 2 explainers beats every control: a."
+    assert board.floor(recipe)[0].explainer == "random"  # type: ignore[index]
+    view = leaderboard(board, recipe)
+    lines = {line.row.explainer: line for _, _, found in view.groups for line in found}
+    assert (view.short, lines["a"].main.text, lines["a"].good, lines["b"].good) == (head, first, True, False)
+    assert view.limit >= max(float(str(r["mean"])) for r in rows if r["explainer"] == "a")
+    console = Console(width=100, record=True)
+    console.print(terminal_table(board, recipe))
+    text = console.export_text()
+    assert head in text
+    assert legend in text
+    assert text.count(f" {head} ") == 1
+
+
+def test_planted_and_artifact_boards_stay_with_generalized_dice() -> None:
+    (board,) = boards({"rows": [*ROWS, *lead("srg", {"better": 2.0}, occluder="floor"), *lead("time_auroc", {"better": 0.9})]})
+    assert (board.unit, board.place) == ("GDice", "")
 
 
 @pytest.mark.parametrize(

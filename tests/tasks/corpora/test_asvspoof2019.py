@@ -101,4 +101,7 @@ def test_a_run_without_twins_measures_the_detector_alone_and_says_so(tree, tmp_p
     detector = results.summary.detectors[0]
     assert (detector.pair_accuracy, detector.auc, detector.n_clips) == (None, None, 2)
     assert detector.median_gap is not None
-    assert build(results.path, tasks={"asvspoof2019": task}).is_file()
+    page = build(results.path, tasks={"asvspoof2019": task}).read_text()
+    best = max((r for r in rows if r.metric == "srg" and r.slice == "all" and not r.control), key=lambda r: r.mean)
+    assert f'Best explainer, SRG</dt><dd class="big">{best.mean:.2f}'.replace(">-", ">−") in page
+    assert {r.slice for r in rows if r.metric == "srg"} == {"all", *(f"vocoder:{c}" for c in set(results.frame.vocoder))}

@@ -172,5 +172,9 @@ def test_real_recordings_with_a_planted_segment_are_scored_on_the_time_marginal(
     heatmap = results.heatmap(row.heatmap_sha256)[None]
     expected = auroc(marginal(heatmap, "time", known.valid[None]), known.mask[None], known.valid[None])
     assert row.value == pytest.approx(float(expected), abs=1e-6)
-    assert build(results.path, tasks={"partialspoof": task}).is_file()
+    page = build(results.path, tasks={"partialspoof": task}).read_text()
+    assert 'Ceiling: best oracle, tAUC</dt><dd class="big">100.0' in page
+    assert "Which stretches of a recording are fake?" in page
+    table = results.table()
+    assert set(table.metric) == {"time_auroc"}
     assert torch.isfinite(heatmap).all()
