@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from xaibench.tasks.spectrogram import STFTConfig, stft
-from xaibench.tasks.vocoders.neural.features import log_mel
+from xaibench.tasks.vocoders.neural.features import LEVEL, log_mel
 
 RESOLUTIONS = (STFTConfig(256, 64), STFTConfig(512, 128), STFTConfig(1024, 256))
 POWER_FLOOR = 1e-5
@@ -16,9 +16,13 @@ POWER_FLOOR = 1e-5
 
 
 def spectral_distance(generated: Tensor, waveform: Tensor, grid: STFTConfig) -> Tensor:
-    """Return spectral convergence plus mean absolute difference of log magnitudes, 0 for equal ``(B, T)``."""
+    """Return spectral convergence plus mean absolute difference of log magnitudes, 0 for equal ``(B, T)``.
+
+    Convergence is relative to the recording, or to noise 20 dB under the usual level in pauses, which would else outweigh all speech.
+    """
     one, two = _magnitude(generated, grid), _magnitude(waveform, grid)
-    convergence = (two - one).square().sum((1, 2)).clamp(min=1e-12).sqrt() / two.square().sum((1, 2)).sqrt()
+    pause = two[0].numel() * 0.375 * grid.window_samples * (LEVEL / 10) ** 2  # 0.375: mean square of a Hann window
+    convergence = ((two - one).square().sum((1, 2)) / two.square().sum((1, 2)).clamp(min=pause)).clamp(min=1e-12).sqrt()
     return convergence.mean() + (two.log() - one.log()).abs().mean()
 
 
