@@ -38,8 +38,21 @@ class BatchRecipe:
     """Largest relative change of speed, which shifts pitch and formants: other voices for a training set of few speakers."""
     rawboost: int = 0
     """Number of the RawBoost combination that each pair is drawn, one draw for both twins (``tasks/augmentation``); 0 for none."""
+    per_speaker: int = 0
+    """Learn from the first so many recordings of each speaker alone; 0 for all."""
     n_empty: int = 2
     """Clips without speech per batch, half silence and noise, half phase-randomized recordings, with the target log-odds 0."""
+
+
+def beginning(pairs: list[Pair], per_speaker: int) -> list[Pair]:
+    """Return the pairs of the first so many recordings of each speaker, by their names; 0 for all."""
+    if not per_speaker:
+        return pairs
+    spoken: dict[str, set[str]] = {}
+    for pair in pairs:
+        spoken.setdefault(pair.speaker, set()).add(pair.utterance)
+    chosen = {utterance for utterances in spoken.values() for utterance in sorted(utterances)[:per_speaker]}
+    return [pair for pair in pairs if pair.utterance in chosen]
 
 
 class PairBatches:
@@ -59,7 +72,7 @@ class PairBatches:
         self.recipe = recipe
         self.generator = torch.Generator().manual_seed(seed)
         self.by_vocoder: dict[str, list[Pair]] = {}
-        for pair in task.pairs("train"):
+        for pair in beginning(task.pairs("train"), recipe.per_speaker):
             self.by_vocoder.setdefault(pair.vocoder, []).append(pair)
         if not self.by_vocoder:
             raise ValueError(f"task must have training pairs, got none in {task.name!r}; choose a task with a train split")

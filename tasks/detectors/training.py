@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from xaibench.errors import RunError
 from xaibench.registry import DETECTORS
 from xaibench.tasks.cache import atomic_write
-from xaibench.tasks.detectors.batches import BatchRecipe, PairBatches
+from xaibench.tasks.detectors.batches import BatchRecipe, PairBatches, beginning
 from xaibench.tasks.detectors.card import assess, hardware, plain
 from xaibench.tasks.detectors.checkpoints import Checkpoint, Progress
 from xaibench.tasks.detectors.launch import Launch, launch
 from xaibench.tasks.detectors.recipes import TrainingRecipe
 from xaibench.tasks.detectors.weights import write_safetensors
-from xaibench.types import Clip, Detector, Task, Weights, content_hash
+from xaibench.types import Clip, Detector, Pair, Task, Weights, content_hash
 
 Report = Callable[[float, dict[str, float]], None]
 """Called with the share done (0..1) and the latest figures."""
@@ -69,7 +69,7 @@ def train_detector(
     recipe = recipe or TrainingRecipe()
     place = launch(device, recipe.precision)
     if steps is None and minutes is None and recipe.epochs:
-        steps = recipe.epochs * -(-len(task.pairs("train")) // (recipe.batches.n_pairs * place.processes))
+        steps = recipe.epochs * -(-len(_pairs(task, recipe)) // (recipe.batches.n_pairs * place.processes))
     if steps is None and minutes is None:
         raise ValueError("steps or minutes must be given, got neither; use for example minutes=5")
     if steps is None and place.processes > 1:
@@ -84,7 +84,7 @@ def train_detector(
     folded: Callable[[], Detector] | None = getattr(detector, "folded", None)
     detector = folded() if folded else detector
     training = {"seed": seed, "steps": done.step, "seconds": round(done.seconds), "dev_loss": done.best, "recipe": asdict(recipe)}
-    card = plain(_origin(detector, task, device) | training | assess(detector, task))
+    card = plain(_origin(detector, task, device) | {"train_pairs": len(_pairs(task, recipe))} | training | assess(detector, task))
     if place.rank == 0:
         write_safetensors(path, detector.state_dict(), _metadata(detector))
         atomic_write(path.with_suffix(".json"), (json.dumps(card, indent=1) + "\n").encode())
@@ -143,6 +143,11 @@ def _seeded(seed: int) -> Iterator[None]:
         yield
 
 
+def _pairs(task: Task, recipe: TrainingRecipe) -> list[Pair]:
+    """Return the training pairs that the recipe takes."""
+    return beginning(task.pairs("train"), recipe.batches.per_speaker)
+
+
 def _origin(detector: Detector, task: Task, device: str) -> dict[str, Any]:
     """Return what the weights are and what they were trained on."""
     return {
@@ -151,7 +156,6 @@ def _origin(detector: Detector, task: Task, device: str) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in detector.parameters()),
         "task": task.name,
         "task_fingerprint": task.fingerprint(),
-        "train_pairs": len(task.pairs("train")),
         "hardware": hardware(device),
         "torch": torch.__version__.split("+")[0],
     }

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from xaibench.errors import WeightsError
 from xaibench.registry import DETECTORS
+from xaibench.tasks.detectors.filter_bank import start_as_filter_bank
 from xaibench.tasks.detectors.spectro_temporal import GraphDetector, residual_encoder
 from xaibench.tasks.detectors.wav2vec2 import Wav2Vec2, Wav2Vec2Config
 from xaibench.tasks.detectors.wav2vec2_checkpoints import Checkpoint, read_weights
@@ -33,15 +34,19 @@ class Wav2Vec2AASISTConfig:
     pool_ratios: tuple[float, float, float] = (0.5, 0.5, 0.5)
     """Kept share of the spectral graph, of the temporal graph, of both graphs of the heterogeneous layers."""
     temperatures: tuple[float, float, float] = (2.0, 2.0, 100.0)
+    dropout: float = 1.0
+    """Factor on the back end's published dropout (0.2 to 0.5), under which a small net does not learn."""
+    filter_bands: int = 0
+    """Bands of the filter bank that an untrained front end starts as; 0 for random values."""
 
 
 XLSR_300M = Wav2Vec2AASISTConfig()
 TINY = Wav2Vec2AASISTConfig(
     front=Wav2Vec2Config(
-        convolutions=((32, 10, 5), *((48, 3, 2),) * 4, *((64, 2, 2),) * 2),
+        convolutions=((96, 80, 32), (64, 5, 5), (64, 2, 2)),  # 201 frames, as the published ones
         width=64, depth=2, heads=4, hidden=128, position_kernel=32, position_groups=4,
     ),
-    n_bands=48, channels=(1, 16, 16, 24, 24), graph_features=(24, 16),
+    n_bands=48, channels=(1, 16, 16, 24, 24), graph_features=(24, 16), dropout=0.0, filter_bands=32,
 )  # fmt: skip
 
 
@@ -73,6 +78,8 @@ class Wav2Vec2AASIST(GraphDetector):
             self._build_back_end(self.config)
             with torch.device("meta") if given else nullcontext():  # no time spent on values that are replaced
                 self.front = Wav2Vec2(self.config.front)
+            if self.config.filter_bands and not given:
+                start_as_filter_bank(self.front.feature_extractor, self.config.filter_bands)
         if given:
             self._fill(given, str(weights))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -90,6 +97,9 @@ class Wav2Vec2AASIST(GraphDetector):
         self.attention = nn.Sequential(nn.Conv2d(last, 2 * last, 1), nn.SELU(), nn.BatchNorm2d(2 * last), nn.Conv2d(2 * last, last, 1))
         self.softmax_over_times, self.softmax_over_bands = nn.Softmax(dim=3), nn.Softmax(dim=2)
         self.build_graphs(config.n_bands // 3, last, config.graph_features, config.pool_ratios, config.temperatures)
+        for module in self.modules():
+            if isinstance(module, nn.Dropout):
+                module.p *= config.dropout
 
     def _fill(self, given: Checkpoint, source: str) -> None:
         """Take the tensors of a checkpoint, and keep the untrained back end where it holds a front end alone."""
