@@ -9,15 +9,21 @@ import torch
 from xaibench.tasks.detectors.quality import average_spectrum_control, figures_by_slice, score_pairs
 from xaibench.tasks.pairs import spread
 from xaibench.tasks.spectrogram import inverse
-from xaibench.types import CLIP_SAMPLES, Clip, Detector, Task
+from xaibench.types import CLIP_SAMPLES, Clip, Detector, Pair, Task
 
 CONTROL_PAIRS = 240
 """Training pairs on which the shortcut control is fitted, at most."""
 
 
-def assess(detector: Detector, task: Task) -> dict[str, Any]:
-    """Return the figures of a card: quality on dev and test, the shortcut control, and the log-odds of clips without evidence."""
-    train = [task.load(p) for p in spread(task.pairs("train"))[:CONTROL_PAIRS]]
+def assess(detector: Detector, task: Task, training: list[Pair] | None = None) -> dict[str, Any]:
+    """Return the figures of a card: quality on dev and test, the shortcut control, and the log-odds of clips without evidence.
+
+    Args:
+        detector: What was trained.
+        task: Task with dev and test splits.
+        training: Pairs that it was trained on, from which the control learns; by default the whole train split.
+    """
+    train = [task.load(p) for p in spread(task.pairs("train") if training is None else training)[:CONTROL_PAIRS]]
     splits = {split: [task.load(p) for p in task.pairs(split)] for split in ("dev", "test")}
     return {
         "quality": {split: figures_by_slice(score_pairs(detector, clips)) for split, clips in splits.items()},

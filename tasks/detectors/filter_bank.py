@@ -6,11 +6,12 @@ phases, whose half-waves add up to an envelope, and later convolutions average i
 """
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from xaibench.tasks.detectors.wav2vec2 import FeatureExtractor
+from xaibench.tasks.detectors.wav2vec2 import ConvolutionLayer, FeatureExtractor
 from xaibench.types import SAMPLE_RATE
 
 LOWEST_HZ, HIGHEST_HZ = 100.0, 7600.0
@@ -34,13 +35,13 @@ def start_as_filter_bank(extractor: FeatureExtractor, bands: int) -> None:
     Raises:
         ValueError: If the first convolution cannot hold so many bands.
     """
-    first, *later = extractor.conv_layers
+    first, *later = cast("list[ConvolutionLayer]", list(extractor.conv_layers))
     channels, _, kernel = first.conv.weight.shape
     if bands < 2 or channels % bands:
         raise ValueError(f"filter_bands must be a divisor of {channels}, the channels of the first convolution, got {bands}; use 2 or more")
     with torch.no_grad():
         first.conv.weight.copy_(filters(bands, channels // bands, kernel)[:, None])
-        first.conv.bias.zero_()
+        first.conv.bias.zero_()  # type: ignore[union-attr]
         first.layer_norm.weight.fill_(GAIN)
         entering = torch.arange(channels) % bands  # the band of each channel that enters
         for layer in later:
@@ -49,7 +50,7 @@ def start_as_filter_bank(extractor: FeatureExtractor, bands: int) -> None:
             same = (leaving[:, None] == entering).float()
             average = same / same.sum(1, keepdim=True).clamp(min=1) / layer.conv.weight.shape[2]
             layer.conv.weight.mul_(BLUR).add_(average[..., None])
-            layer.conv.bias.zero_()
+            layer.conv.bias.zero_()  # type: ignore[union-attr]
             layer.layer_norm.bias.fill_(SHIFT)
             entering = leaving
 

@@ -25,7 +25,7 @@ from xaibench.tasks.detectors.checkpoints import Checkpoint, Progress
 from xaibench.tasks.detectors.launch import Launch, launch
 from xaibench.tasks.detectors.recipes import TrainingRecipe
 from xaibench.tasks.detectors.weights import write_safetensors
-from xaibench.types import Clip, Detector, Pair, Task, Weights, content_hash
+from xaibench.types import Clip, Detector, Task, Weights, content_hash
 
 Report = Callable[[float, dict[str, float]], None]
 """Called with the share done (0..1) and the latest figures."""
@@ -68,12 +68,8 @@ def train_detector(
     """
     recipe = recipe or TrainingRecipe()
     place = launch(device, recipe.precision)
-    if steps is None and minutes is None and recipe.epochs:
-        steps = recipe.epochs * -(-len(_pairs(task, recipe)) // (recipe.batches.n_pairs * place.processes))
-    if steps is None and minutes is None:
-        raise ValueError("steps or minutes must be given, got neither; use for example minutes=5")
-    if steps is None and place.processes > 1:
-        raise ValueError(f"steps must be given for {place.processes} processes, whose clocks differ, got minutes={minutes}; give steps")
+    pairs = beginning(task.pairs("train"), recipe.batches.per_speaker)
+    steps = _steps(steps, minutes, recipe, len(pairs), place.processes)
     detector = _start(detector_name, recipe, seed).to(place.device)
     path = Path(out) if str(out).endswith(".safetensors") else Path(out) / f"{detector.name}-{task.name}.safetensors"
     key = content_hash([detector.name, detector.fingerprint(), asdict(recipe), task.fingerprint(), steps, minutes, seed])
@@ -84,7 +80,8 @@ def train_detector(
     folded: Callable[[], Detector] | None = getattr(detector, "folded", None)
     detector = folded() if folded else detector
     training = {"seed": seed, "steps": done.step, "seconds": round(done.seconds), "dev_loss": done.best, "recipe": asdict(recipe)}
-    card = plain(_origin(detector, task, device) | {"train_pairs": len(_pairs(task, recipe))} | training | assess(detector, task))
+    origin = _origin(detector, task, device) | {"train_pairs": len(pairs)}
+    card = plain(origin | training | assess(detector, task, pairs))
     if place.rank == 0:
         write_safetensors(path, detector.state_dict(), _metadata(detector))
         atomic_write(path.with_suffix(".json"), (json.dumps(card, indent=1) + "\n").encode())
@@ -116,6 +113,17 @@ def _batches(task: Task, recipe: BatchRecipe, seed: int) -> PairBatches:
     return make(recipe, seed) if make else PairBatches(task, recipe, seed)
 
 
+def _steps(steps: int | None, minutes: float | None, recipe: TrainingRecipe, pairs: int, processes: int) -> int | None:
+    """Return the number of batches, by the recipe's epochs if no budget is given; None for a budget of time."""
+    if steps is None and minutes is None and recipe.epochs:
+        return recipe.epochs * -(-pairs // (recipe.batches.n_pairs * processes))
+    if steps is None and minutes is None:
+        raise ValueError("steps or minutes must be given, got neither; use for example minutes=5")
+    if steps is None and processes > 1:
+        raise ValueError(f"steps must be given for {processes} processes, whose clocks differ, got minutes={minutes}; give steps")
+    return steps
+
+
 @dataclass(frozen=True)
 class _Job:
     """What does not change while a detector is trained."""
@@ -141,11 +149,6 @@ def _seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         yield
-
-
-def _pairs(task: Task, recipe: TrainingRecipe) -> list[Pair]:
-    """Return the training pairs that the recipe takes."""
-    return beginning(task.pairs("train"), recipe.batches.per_speaker)
 
 
 def _origin(detector: Detector, task: Task, device: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def detector(
     out: Out = Path("trained/detector"),
     steps: Annotated[int | None, typer.Option(min=1, help="optimiser steps; default: the recipe's epochs, or 1500")] = None,
     recipe: Annotated[
-        str, typer.Option(help="twins, planted: small nets from scratch; ssl_antispoofing: the published fine-tuning")
+        str, typer.Option(help="twins, tiny, planted: small nets from scratch; ssl_antispoofing: the published fine-tuning")
     ] = "twins",
     start: Annotated[str, typer.Option(help="weights to start from: random, a shipped name, a file or a folder")] = "",
     learning_rate: Annotated[float | None, typer.Option(help="default: the recipe's")] = None,
@@ -37,7 +37,7 @@ def detector(
     ] = None,
     seed: Seed = 0,
     device: Device = "cpu",
-    precision: Precision = "float32",
+    precision: Annotated[str | None, typer.Option(help="float32, or bf16 on a GPU; default: the recipe's")] = None,
 ) -> None:
     """Train a detector on paired batches; the card holds EER, AUC and pair accuracy per vocoder.
 
@@ -51,13 +51,10 @@ def detector(
     from xaibench.tasks.detectors.training import train_detector
 
     chosen = named_recipe(recipe)
-    wanted: dict[str, Any] = {name: value for name, value in (("speed", speed), ("rawboost", rawboost)) if value is not None}
     chosen = replace(
         chosen,
-        batches=replace(chosen.batches, **wanted),
-        start=start or chosen.start,
-        learning_rate=chosen.learning_rate if learning_rate is None else learning_rate,
-        precision=precision,
+        batches=replace(chosen.batches, **_given(speed=speed, rawboost=rawboost)),
+        **_given(start=start or None, learning_rate=learning_rate, precision=precision),
     )
     with bar(f"train {name}") as advance:
         card = train_detector(
@@ -71,6 +68,11 @@ def detector(
             recipe=chosen,
         )
     _summary(out, card)
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """Return the options that were given."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 @app.command("priors")

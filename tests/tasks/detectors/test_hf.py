@@ -74,7 +74,9 @@ def test_labels_that_leave_no_doubt(labels, given, spoof, sign):
     assert spoof_labels(dict(enumerate(labels)), given) == (spoof, sign)
 
 
-@pytest.mark.parametrize("labels", [("LABEL_0", "LABEL_1"), ("not fake", "other"), ("fake", "spoof"), ("real", "fake", "music"), ("score",)])
+@pytest.mark.parametrize(
+    "labels", [("LABEL_0", "LABEL_1"), ("not fake", "other"), ("fake", "spoof"), ("real", "fake", "music"), ("score",)]
+)
 def test_labels_that_leave_doubt_are_refused(labels):
     with pytest.raises(WeightsError, match=r"labels must tell which one means spoof, got .*; say so with spoof=LABEL"):
         spoof_labels(dict(enumerate(labels)))

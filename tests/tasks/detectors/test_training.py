@@ -113,7 +113,7 @@ def test_the_published_recipe_is_the_published_one():
     logits, target = torch.randn(14, 2, generator=torch.Generator().manual_seed(0)), torch.tensor([0.0] * 7 + [1.0] * 7)
     published = torch.nn.functional.cross_entropy(logits, 1 - target.long(), weight=torch.tensor([0.1, 0.9]))  # class 0 is spoof there
     torch.testing.assert_close(_loss(logits[:, 0] - logits[:, 1], target, 7, recipe), published)
-    with pytest.raises(UnknownNameError, match="recipe must be one of twins, planted, ssl_antispoofing, got 'best'"):
+    with pytest.raises(UnknownNameError, match="recipe must be one of twins, tiny, planted, ssl_antispoofing, got 'best'"):
         named_recipe("best")
 
 

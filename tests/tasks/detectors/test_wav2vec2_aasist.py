@@ -1,5 +1,7 @@
 """Wav2Vec2-AASIST: the published shapes and counts, the back end re-derived, class order, and layers that rules can follow."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional
@@ -128,3 +130,23 @@ def test_attn_lrp_keeps_its_contract_on_it():
     detector.input_samples = 2400
     explainer = EXPLAINERS.load("attn_lrp", stft=STFTConfig(128, 32))
     assert not check_explainer(explainer, detector, samples=example_clips(2400))
+
+
+def test_the_tiny_front_end_starts_as_a_filter_bank_that_tells_bands_apart():
+    detector, samples = Wav2Vec2AASIST("random", config=TINY), 4_800
+    times = torch.arange(samples) / 16_000
+    tones = torch.stack([0.1 * torch.sin(2 * torch.pi * hertz * times) for hertz in (600.0, 1_000.0, 3_000.0, 6_000.0)])
+    loud = detector.front.feature_extractor.conv_layers[0](tones[:, None]).mean(dim=2)  # (4, channels)
+    centers = torch.argmax(loud.unflatten(1, (-1, TINY.filter_bands)).sum(1), dim=1)
+    mel = 2595 * torch.log10(1 + torch.tensor([600.0, 1_000.0, 3_000.0, 6_000.0]) / 700)
+    low, high = (2595 * torch.log10(1 + torch.tensor(hertz) / 700) for hertz in (100.0, 7_600.0))
+    expected = (mel - low) / (high - low) * (TINY.filter_bands - 1)
+    assert (centers - expected).abs().max() <= 1
+    with torch.no_grad():
+        heard = detector.front.feature_extractor(tones)[:, 5:-5].mean(dim=1)
+    apart = torch.cdist(heard, heard) + 99 * torch.eye(4)
+    assert apart.min() > 1
+    assert not any(module.p for module in detector.modules() if isinstance(module, torch.nn.Dropout))
+    assert TINY.front.frames(64_600) == 201
+    with pytest.raises(ValueError, match="filter_bands must be a divisor of 96, the channels of the first convolution, got 7"):
+        Wav2Vec2AASIST("random", config=replace(TINY, filter_bands=7))
