@@ -148,8 +148,27 @@ def test_ten_thousand_rows_are_sorted_at_once(visit: Any, report: Path) -> None:
     assert spent < 200
 
 
-@pytest.mark.parametrize("width", [360, 768, 3840])
+@pytest.mark.parametrize("width", [360, 1280, 3840])
 def test_nothing_is_wider_than_its_window(visit: Any, width: int) -> None:
-    for page in ("index.html", "samples/0-01.html", "scores.html", "explainers/specsegdiff.html"):
+    """Also leaves a picture of each page in ``build/screenshots``, where continuous integration keeps them."""
+    album = Path(__file__).resolve().parents[2] / "build" / "screenshots"
+    for page in ("index.html", "samples/0-01.html", "scores.html", "explainers/specsegdiff.html", "tasks.html"):
         tab = visit(page, viewport={"width": width, "height": 900})
         assert tab.evaluate("document.documentElement.scrollWidth") <= width, page
+        tab.screenshot(path=album / f"{page.replace('/', '-').removesuffix('.html')}-{width}.png", full_page=True)
+
+
+def test_the_first_paint_comes_within_a_second(visit: Any) -> None:
+    for page in ("index.html", "single.html", "scores.html"):
+        tab = visit(page)
+        tab.wait_for_timeout(300)
+        first = min(tab.evaluate("performance.getEntriesByType('paint').map((entry) => entry.startTime)"))
+        assert first < 1000, page
+
+
+def test_the_page_is_read_without_its_script_and_prints_every_truth(visit: Any) -> None:
+    tab = visit("index.html", java_script_enabled=False)
+    assert tab.locator("#board-0-0 tbody tr").count() > 5
+    tab.emulate_media(media="print")
+    assert tab.locator("#board-0-0").is_visible()
+    assert tab.locator("#board-0-1").is_visible()
