@@ -5,6 +5,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from xaibench.errors import WeightsError
 from xaibench.tasks.detectors.weights import fill, read_safetensors, write_safetensors
 from xaibench.tasks.vocoders.neural.network import Network
@@ -39,7 +41,8 @@ def write(path: Path, name: str, network: Network, tensors: Weights) -> None:
 def build(kind: type[Network], sizes: dict[str, Any]) -> Network:
     """Build a network of a header's sizes."""
     known = type(kind.presets["tiny"])
-    return kind(known(**{key: tuple(value) if isinstance(value, list) else value for key, value in sizes.items()}))
+    with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and overwritten
+        return kind(known(**{key: tuple(value) if isinstance(value, list) else value for key, value in sizes.items()}))
 
 
 @lru_cache(maxsize=4)

@@ -47,6 +47,7 @@ def test_the_last_step_is_exact_and_draws_nothing(monkeypatch: pytest.MonkeyPatc
 
 
 def test_an_output_depends_on_as_many_samples_as_the_dilations_reach() -> None:
+    torch.manual_seed(0)
     network = DiffWaveNetwork(DiffWaveNetwork.presets["tiny"]).eval()
     torch.nn.init.normal_(network.leave[2].weight)
     noisy = torch.randn(1, 1000, generator=torch.Generator().manual_seed(0))

@@ -6,10 +6,11 @@ from xaibench.tasks.vocoders.neural.hifigan import KERNELS, RATES, HiFiGANNetwor
 
 
 def test_a_frame_becomes_two_hundred_samples_and_reaches_as_far_as_its_kernels() -> None:
+    torch.manual_seed(0)
     network = HiFiGANNetwork(HiFiGANNetwork.presets["tiny"]).eval().double()
     mel = torch.randn(1, 80, 31, generator=torch.Generator().manual_seed(0), dtype=torch.double)
     moved = mel.clone()
-    moved[..., 15] += 1
+    moved[..., 15] += 1000  # the outermost samples hang on a product of small weights
     with torch.no_grad():
         one, two = (network.generate(Condition(m, torch.zeros(1, 31)), 31 * HOP, []) for m in (mel, moved))
     assert one.shape == (1, 31 * HOP)

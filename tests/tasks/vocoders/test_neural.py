@@ -35,8 +35,9 @@ def test_the_named_vocoders_can_be_trained() -> None:
 def test_a_copy_has_its_recordings_length_and_depends_on_nothing_but_the_seed(name: str, untrained: Any, voice: torch.Tensor) -> None:
     vocoder = VOCODERS.get(name)(weights=str(untrained(name)))
     for samples in (2048, 2049, 5000, 5199):
-        torch.manual_seed(samples)
+        state = torch.manual_seed(samples).get_state()
         copy = vocoder.copy(voice[4000 : 4000 + samples])
+        assert torch.equal(torch.get_rng_state(), state)
         torch.manual_seed(1)
         assert torch.equal(copy, vocoder.copy(voice[4000 : 4000 + samples]))
         assert copy.shape == (samples,)
