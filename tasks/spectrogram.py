@@ -93,6 +93,37 @@ def inverse(spectrum: Tensor, samples: int, config: STFTConfig = DEFAULT_STFT) -
     return torch.istft(spectrum, config.window_samples, config.hop_samples, window=window, center=True, length=samples)
 
 
+def inverse_frames(spectrum: Tensor, samples: int, config: STFTConfig = DEFAULT_STFT) -> Tensor:
+    """Rebuild ``(B, T)`` as ``inverse`` does, from spectra stored frame by frame, ``(B, N, F)``; about three times faster.
+
+    For many spectra of one grid: nothing is transposed, and windowing is part of the overlapping addition.
+    """
+    parts, rest = divmod(config.window_samples, config.hop_samples)
+    if rest:  # a hop that does not divide the window
+        return inverse(spectrum.transpose(1, 2), samples, config)
+    clips, frames = spectrum.shape[:2]
+    window = _hann(config.window_samples, spectrum.device, spectrum.real.dtype).view(parts, config.hop_samples)
+    pieces = torch.fft.irfft(spectrum, n=config.window_samples, dim=-1).reshape(clips, frames, parts, config.hop_samples)
+    added = pieces.new_zeros(clips, frames + parts - 1, config.hop_samples)
+    for i in range(parts):
+        added[:, i : i + frames].addcmul_(pieces[:, :, i], window[i])
+    start = config.window_samples // 2
+    rebuilt: Tensor = added.flatten(1)[:, start : start + samples]
+    return rebuilt * _gain(config, frames, samples, spectrum.device, spectrum.real.dtype)
+
+
+@lru_cache(maxsize=8)
+def _gain(config: STFTConfig, frames: int, samples: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return what undoes the sum of the overlapping squared windows, (T,)."""
+    with torch.inference_mode(False):
+        squares = _hann(config.window_samples, device, dtype).square().view(-1, config.hop_samples)
+        total = squares.new_zeros(frames + len(squares) - 1, config.hop_samples)
+        for i, part in enumerate(squares):
+            total[i : i + frames] += part
+        start = config.window_samples // 2
+        return total.flatten()[start : start + samples].reciprocal()
+
+
 def magnitude(waveform: Tensor, config: STFTConfig = DEFAULT_STFT) -> Tensor:
     """Linear magnitude, ``(B, F, N)``."""
     return stft(waveform, config).abs()

@@ -6,7 +6,7 @@ Since the inverse is linear, one inverse of the removed part per step serves bot
 the occluded clip plus the part.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from xaibench.benchmark.metrics.inputs import check_heatmap, check_mask
 from xaibench.benchmark.metrics.occluders import OCCLUDERS, Occluder, Scene
 from xaibench.benchmark.metrics.ranking import rank
-from xaibench.tasks.spectrogram import DEFAULT_STFT, STFTConfig, inverse
+from xaibench.tasks.spectrogram import DEFAULT_STFT, STFTConfig, inverse_frames
 from xaibench.tasks.spectrogram import stft as transform
 from xaibench.types import Detector
 
@@ -26,7 +26,7 @@ Floats = NDArray[np.float64]
 
 
 BATCH = 16
-"""Clips per forward."""
+"""Clips per forward on an accelerator; on a CPU the detector says which number is fastest."""
 
 
 def _nothing() -> Floats:
@@ -96,7 +96,7 @@ class Probe:
 
     Args:
         waveform: The clip, (T,).
-        detector: In ``eval()`` mode; runs without gradients, on its own device, ``BATCH`` clips at a time.
+        detector: In ``eval()`` mode; runs without gradients, on its own device, ``batch`` clips at a time.
         occluder: Name, spec (``"floor:level_db=-50"``) or instance.
         valid: Cells that may be occluded, (F, N) bool; all by default.
         valid_samples: Where tiling began; masked clips are tiled again from there, so that no copy keeps what was removed.
@@ -128,18 +128,21 @@ class Probe:
             raise ValueError(f"twin must have waveform's shape {tuple(waveform.shape)}, got {tuple(twin.shape)}; align and crop the pair")
         self.detector, self.config, self.seed = detector, stft, seed
         self.device = next((p.device for p in detector.parameters()), waveform.device)
+        self.batch = detector.cpu_batch if self.device.type == "cpu" else BATCH
         self.waveform = waveform.detach().to(self.device, torch.float32)
         self.valid_samples = valid_samples or len(waveform)
         self.occluder: Occluder = OCCLUDERS.load(occluder) if isinstance(occluder, str) else occluder
         self.shape = (stft.bins, stft.frames(len(waveform)))
         self.valid = np.ones(self.shape, np.bool_) if valid is None else check_mask(valid, self.shape, "valid")
         self.cells = int(self.valid.sum())
+        self._numbers = np.arange(self.valid.size).reshape(self.shape[::-1]).T[self.valid]  # of the valid cells, frame by frame
         with torch.inference_mode():
             spectrum = transform(self.waveform, stft)
             scene = Scene(spectrum, self._moved(twin), self._moved(references), stft, seed)
             change = spectrum - self.occluder(scene)
             self.change = torch.where(torch.tensor(self.valid, device=self.device), change, torch.zeros_like(change))
-            self.blank = self.waveform - inverse(self.change[None], len(waveform), stft)[0]
+            self._frames = self.change.T.contiguous()  # frame by frame, as the inverse transform reads it
+            self.blank = self.waveform - inverse_frames(self._frames[None], len(waveform), stft)[0]
         self._ends: Floats | None = None
         self._random: dict[tuple[float, ...], tuple[Floats, Floats]] = {}
 
@@ -150,24 +153,20 @@ class Probe:
     def ends(self) -> Floats:
         """Log-odds of the clip and of the fully occluded clip, (2,)."""
         if self._ends is None:
-            self._ends = self.log_odds([lambda: torch.stack([self.waveform, self._tiled(self.blank)])])
+            self._ends = self.log_odds(torch.stack([self.waveform, self._tiled(self.blank)]))
         return self._ends
 
-    def log_odds(self, makers: Sequence[Callable[[], Tensor]]) -> Floats:
-        """Ask the detector about batches of waveforms, made one batch at a time, (sum of batches,)."""
-        scores = []
+    def log_odds(self, clips: Tensor) -> Floats:
+        """Ask the detector about waveforms (n, T), ``batch`` at a time, (n,)."""
         with torch.inference_mode():
-            for make in makers:
-                clips = make()
-                for part in torch.split(clips, BATCH):
-                    scores.append(self.detector.spoof_logit(part).double().cpu())
-        found = torch.cat(scores).numpy() if scores else np.empty(0)
+            scores = [self.detector.spoof_logit(part) for part in torch.split(clips, self.batch)] if len(clips) else [clips.new_empty(0)]
+            found: Floats = torch.cat(scores).double().cpu().numpy()
         if not np.isfinite(found).all():
             raise ValueError(f"log-odds must be finite, got NaN or infinity under the occluder {self.occluder.name!r}; check the detector")
         return found
 
-    def order(self, heatmap: Any) -> NDArray[np.int32]:
-        """Return each cell's place from the most relevant (0) on, (F, N); invalid cells come after all others.
+    def order(self, heatmap: Any) -> NDArray[np.int64]:
+        """Return the valid cells from the most relevant on, as numbers into them in memory order, (cells,).
 
         Raises:
             ValueError: If the heatmap is not on the clip's grid or not finite.
@@ -175,34 +174,29 @@ class Probe:
         values = check_heatmap(heatmap, ndim=2)
         if values.shape != self.shape:
             raise ValueError(f"heatmap must have the clip's grid {self.shape}, got {values.shape}; explain the same clip on the same STFT")
-        return self._places(rank(values[self.valid].astype(np.float32) if values.dtype == np.bool_ else values[self.valid]).order)
+        relevance = values.reshape(-1) if self.cells == values.size else values[self.valid]
+        return rank(relevance.astype(np.float32) if values.dtype == np.bool_ else relevance).order
 
-    def _places(self, order: NDArray[np.int64]) -> NDArray[np.int32]:
-        ranks = np.empty(self.cells, np.int32)
-        ranks[order] = np.arange(self.cells, dtype=np.int32)
-        places = np.full(self.shape, self.cells, np.int32)
-        places[self.valid] = ranks
-        return places
-
-    def follow(self, places: NDArray[np.int32], fractions: Sequence[float]) -> tuple[Floats, Floats]:
+    def follow(self, order: NDArray[np.int64], fractions: Sequence[float]) -> tuple[Floats, Floats]:
         """Remove, and keep alone, the first cells of an order: log-odds without and with them, (fractions,) each."""
-        place = torch.from_numpy(places).to(self.device)
-        counts = torch.tensor([round(q * self.cells) for q in fractions], dtype=torch.int32, device=self.device)
-        half = max(1, BATCH // 2)
-        makers = [lambda part=part: self._blended(place[None] < part[:, None, None]) for part in torch.split(counts, half)]
-        scores = self.log_odds(makers)
-        removed, kept = [], []
-        for start in range(0, len(fractions), half):
-            size = min(half, len(fractions) - start)
-            removed.append(scores[2 * start : 2 * start + size])
-            kept.append(scores[2 * start + size : 2 * (start + size)])
-        return np.concatenate([*removed, np.empty(0)]), np.concatenate([*kept, np.empty(0)])
+        cells = torch.from_numpy(self._numbers[order]).to(self.device)
+        counts = np.array([round(q * self.cells) for q in fractions], int)
+        clips = self.waveform.new_empty(len(counts), 2, len(self.waveform))
+        with torch.inference_mode():
+            part, done = torch.zeros_like(self._frames), 0
+            for place in np.argsort(counts):  # ascending, so that each cell is copied once
+                fresh = cells[done : counts[place]]
+                part.view(-1)[fresh] = self._frames.view(-1)[fresh]
+                self._blend(part, clips[place])
+                done = counts[place]
+        scores = self.log_odds(self._tiled(clips.flatten(0, 1))).reshape(-1, 2)
+        return scores[:, 0], scores[:, 1]
 
-    def _blended(self, share: Tensor) -> Tensor:
-        """Return the clip without, then the occluded clip with, the given share (0 to 1) of each cell: (2 b, T) for (b, F, N)."""
-        part = torch.where(share, self.change, torch.zeros_like(self.change)) if share.dtype == torch.bool else share * self.change
-        moved = inverse(part, len(self.waveform), self.config)
-        return torch.cat([self._tiled(self.waveform - moved), self._tiled(self.blank + moved)])
+    def _blend(self, part: Tensor, clips: Tensor) -> None:
+        """Write the clip without, then the occluded clip with, a part of the change, (N, F), into ``clips``, (2, T)."""
+        moved = inverse_frames(part[None], len(self.waveform), self.config)[0]
+        torch.sub(self.waveform, moved, out=clips[0])
+        torch.add(self.blank, moved, out=clips[1])
 
     def _tiled(self, clips: Tensor) -> Tensor:
         samples = clips.shape[-1]
@@ -215,8 +209,7 @@ class Probe:
         """Follow a random order, drawn from the seed; computed once for all heatmaps."""
         key = tuple(fractions)
         if key not in self._random:
-            order = np.random.default_rng([self.seed, self.cells]).permutation(self.cells)
-            self._random[key] = self.follow(self._places(order), key)
+            self._random[key] = self.follow(np.random.default_rng([self.seed, self.cells]).permutation(self.cells), key)
         return self._random[key]
 
     def curves(self, heatmap: Any, *, steps: int = 10, budgets: Sequence[float] = (), soft: bool = False) -> Curves:
@@ -262,5 +255,8 @@ class Probe:
         low, high = values[self.valid].min(initial=np.inf), values[self.valid].max(initial=-np.inf)
         share = (values - low) / (high - low) if high > low else np.full(self.shape, 0.5)
         weights = torch.from_numpy(np.where(self.valid, share, 0).astype(np.float32)).to(self.device)
-        out, kept = self.log_odds([lambda: self._blended(weights[None])])
+        clips = self.waveform.new_empty(2, len(self.waveform))
+        with torch.inference_mode():
+            self._blend(weights.T * self._frames, clips)
+        out, kept = self.log_odds(self._tiled(clips))
         return float(kept), float(out)

@@ -94,12 +94,22 @@ def rank(values: Floats) -> Ranking:
         ordered = values[order]
         return Ranking(order, _starts(_changes(ordered)))
     bits = (values + np.float32(0.0)).view(np.uint32)  # adding zero turns -0.0 into 0.0
-    descending = np.where(bits >= SIGN, bits, ~(bits | SIGN))
-    # 64-bit keys (value, tie rank) sort four times faster than a stable argsort, and hold the order in their lower half
-    keys = np.sort((descending.astype(np.uint64) << np.uint64(32)) | _tie_rank(cells))
-    order = tie_order(cells)[(keys & np.uint64(0xFFFFFFFF)).astype(np.int64)]
-    upper = (keys >> np.uint64(32)).astype(np.uint32)
-    return Ranking(order, _starts(_changes(upper)))
+    # 64-bit keys (value, tie rank) sort four times faster than a stable argsort, and hold the order in their lower half; one array serves
+    # all steps, for fresh memory costs more than the steps do
+    keys = np.where(bits >= SIGN, bits, ~(bits | SIGN)).astype(np.uint64)
+    keys <<= np.uint64(32)
+    keys |= _tie_rank(cells)
+    keys.sort()
+    changes = _changes((keys >> np.uint64(32)).astype(np.uint32))
+    keys &= np.uint64(0xFFFFFFFF)
+    return Ranking(tie_order(cells)[keys.view(np.int64)], _all_places(cells) if changes.all() else _starts(changes))
+
+
+@lru_cache(maxsize=8)
+def _all_places(cells: int) -> Ints:
+    places = np.arange(cells, dtype=np.int64)
+    places.flags.writeable = False
+    return places
 
 
 def _changes(values: NDArray[Any]) -> Bools:

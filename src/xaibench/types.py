@@ -56,6 +56,8 @@ class Detector(nn.Module, ABC):
 
     name: str = ""
     input_samples: int = CLIP_SAMPLES
+    cpu_batch: int = 4
+    """Clips per forward at which a CPU needs the least time per clip; 1 where the activations of one clip already exceed its caches."""
 
     @abstractmethod
     def forward(self, waveform: Tensor) -> Tensor:

@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from xaibench.tasks.spectrogram import DEFAULT_STFT, LOG_FLOOR, STFTConfig, inverse, log_magnitude, magnitude, stft, valid_cells
+from xaibench.tasks.spectrogram import (
+    DEFAULT_STFT,
+    LOG_FLOOR,
+    STFTConfig,
+    inverse,
+    inverse_frames,
+    log_magnitude,
+    magnitude,
+    stft,
+    valid_cells,
+)
 
 GRIDS = [STFTConfig(1024, 256), STFTConfig(640, 320)]
 
@@ -22,6 +32,24 @@ def test_inverse_rebuilds_the_waveform(grid: STFTConfig, samples: int) -> None:
     rebuilt = inverse(stft(waveform, grid), samples, grid)
     assert rebuilt.shape == waveform.shape
     assert (rebuilt - waveform).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("grid", [*GRIDS, STFTConfig(32, 8), STFTConfig(30, 7)], ids=str)
+@pytest.mark.parametrize("samples", [16_001, 1_025])
+def test_inverse_frame_by_frame_is_the_inverse_also_of_what_no_waveform_has(grid: STFTConfig, samples: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    spectrum = torch.randn(3, grid.bins, grid.frames(samples), dtype=torch.complex64, generator=generator)
+    expected = inverse(spectrum, samples, grid)
+    found = inverse_frames(spectrum.transpose(1, 2).contiguous(), samples, grid)
+    assert found.shape == expected.shape == (3, samples)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    weights = noise(3, samples)
+    spectrum.requires_grad_()
+    derivatives = [
+        torch.autograd.grad((rebuild * weights).sum(), spectrum)[0]
+        for rebuild in (inverse(spectrum, samples, grid), inverse_frames(spectrum.transpose(1, 2), samples, grid))
+    ]
+    torch.testing.assert_close(*derivatives, atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize(("grid", "shape"), list(zip(GRIDS, [(513, 253), (321, 202)], strict=True)), ids=str)

@@ -29,6 +29,20 @@ def test_published_checkpoints_load_key_by_key_and_answer_as_pinned(shared_weigh
 
 
 @pytest.mark.shared
+def test_the_memory_layout_that_is_faster_gives_the_answers_of_the_default_one(shared_weights: Path):
+    from xaibench.benchmark.bench_metrics import in_default_layout
+
+    detector = DETECTORS.load("aasist", weights=str(shared_weights / "AASIST.pth"))
+    plain = in_default_layout(detector)
+    assert all(weight.is_contiguous() for weight in plain.parameters())
+    assert not all(weight.is_contiguous() for weight in detector.parameters())
+    with torch.inference_mode():
+        answers = [one(noise()) for one in (detector, plain)]
+        assert torch.equal(answers[0], detector(noise()))
+    torch.testing.assert_close(*answers, rtol=0, atol=1e-3)
+
+
+@pytest.mark.shared
 def test_a_checkpoint_of_the_other_size_is_refused_with_its_shapes(shared_weights: Path):
     with pytest.raises(
         WeightsError, match=r"weights must fit AASIST key by key, got AASIST-L.pth with .*wrong shapes: .*pos_S \(1, 23, 24\)"
