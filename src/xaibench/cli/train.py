@@ -41,7 +41,7 @@ def detector(
 ) -> None:
     """Train a detector on paired batches; the card holds EER, AUC and pair accuracy per vocoder.
 
-    A run that was stopped goes on from its checkpoint. Under ``accelerate launch`` it uses all processes.
+    A run that was stopped goes on from its checkpoint. Under ``torchrun`` or ``accelerate launch`` it uses all processes.
     """
     from dataclasses import replace
 

@@ -1,11 +1,16 @@
 """Training: twins are disturbed alike, equal seeds give equal weights, and a detector learns what differs."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
+from wav2vec2_toys import FRONT
 
 from xaibench.errors import MissingExtraError, RunError, UnknownNameError
 from xaibench.registry import DETECTORS
@@ -16,6 +21,8 @@ from xaibench.tasks.detectors.checkpoints import Checkpoint
 from xaibench.tasks.detectors.launch import Launch, launch
 from xaibench.tasks.detectors.recipes import RECIPES, TrainingRecipe, named_recipe
 from xaibench.tasks.detectors.training import _loss, train_detector
+from xaibench.tasks.detectors.wav2vec2 import Wav2Vec2
+from xaibench.tasks.detectors.weights import write_safetensors
 from xaibench.types import Clip, Pair, Task
 
 SAMPLES = 12_000
@@ -198,3 +205,59 @@ def test_channels_can_be_chosen_for_untrained_cnns_only(tmp_path):
     assert card["recipe"]["channels"] == [4, 6, 8]
     with pytest.raises(ValueError, match="channels must be left out for spectrogram_cnn from minivoc"):
         train_detector(Clicks(), "spectrogram_cnn", out=tmp_path, steps=1, recipe=TrainingRecipe(channels=(4,), start="minivoc"))
+
+
+def hugging_face_folder(folder: Path) -> Path:
+    """Save an untrained front end of the toy sizes under Hugging Face's names."""
+    folder.mkdir()
+    channels, kernels, strides = zip(*FRONT.convolutions, strict=True)
+    sizes = {"hidden_size": FRONT.width, "num_hidden_layers": FRONT.depth, "num_attention_heads": FRONT.heads}
+    sizes |= {"intermediate_size": FRONT.hidden, "conv_dim": channels, "conv_kernel": kernels, "conv_stride": strides}
+    sizes |= {"num_conv_pos_embeddings": FRONT.position_kernel, "num_conv_pos_embedding_groups": FRONT.position_groups}
+    form = {"model_type": "wav2vec2", "feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True, "hidden_act": "gelu"}
+    (folder / "config.json").write_text(json.dumps(form | sizes))
+    write_safetensors(folder / "model.safetensors", Wav2Vec2(FRONT).state_dict(), {"format": "pt"})
+    return folder
+
+
+@pytest.mark.slow
+def test_the_published_recipe_fine_tunes_a_front_end_under_a_new_back_end(tmp_path):
+    folder = hugging_face_folder(tmp_path / "xlsr")
+    before = DETECTORS.load("wav2vec2_aasist", weights=str(folder), back_end="random", seed=3).state_dict()
+    recipe = replace(TINY_RECIPE, start=str(folder))
+    card = train_detector(Clicks(), "wav2vec2_aasist:back_end=random", out=tmp_path, steps=2, seed=3, recipe=recipe)
+    trained = DETECTORS.load("wav2vec2_aasist", weights=str(tmp_path / "wav2vec2_aasist-clicks.safetensors"))
+    assert trained.fingerprint() == card["fingerprint"]
+    assert trained.config.front == FRONT
+    learned = {name for name, _ in trained.named_parameters()}
+    moved = {name for name in learned if not torch.equal(trained.state_dict()[name], before[name])}
+    assert {"front.feature_extractor.conv_layers.0.conv.weight", "out_layer.weight"} <= moved
+    largest = max((trained.state_dict()[name] - before[name]).abs().max() for name in learned)
+    assert largest < 2.2e-3  # two steps of Adam at 1e-3
+
+
+LAUNCHED = """
+import sys
+sys.path[:0] = sys.argv[1:3]
+from test_training import Clicks, TINY_RECIPE
+from xaibench.tasks.detectors import training
+
+card = training.train_detector(Clicks(), "wav2vec2_aasist_tiny", out=sys.argv[3], recipe=TINY_RECIPE)
+print("STEPS", card["steps"], card["fingerprint"], flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_detector(tmp_path):
+    pytest.importorskip("accelerate", reason="pip install 'xaibench[train]' to run this test")
+    script, here = tmp_path / "train.py", Path(__file__).parent
+    script.write_text(LAUNCHED)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
+    command += [str(here), str(here), str(tmp_path / "out")]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=280, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("STEPS")]
+    assert [steps for steps, _ in told] == ["2", "2"]  # 12 pairs, 3 in each of two processes
+    assert told[0][1] == told[1][1]
+    saved = DETECTORS.load("wav2vec2_aasist_tiny", weights=str(tmp_path / "out/wav2vec2_aasist_tiny-clicks.safetensors"))
+    assert saved.fingerprint() == told[0][1]
