@@ -73,3 +73,10 @@ def test_data_files_are_covered_by_package_data():
 def test_the_package_is_typed():
     assert importlib.util.find_spec("xaibench").submodule_search_locations
     assert (ROOT / "src/xaibench/py.typed").exists()
+
+
+def test_every_page_of_the_documentation_is_in_its_navigation():
+    import re
+
+    listed = re.findall(r":\s+([\w/]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.M)
+    assert sorted(listed) == sorted(p.name for p in (ROOT / "docs").glob("*.md"))
