@@ -4,11 +4,13 @@ Clusters are speakers where the clips with a value have enough of them, else utt
 verdicts, which use one kind per place, the clips on which all rows of the place have a value.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
+from sys import intern
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +27,7 @@ from xaibench.benchmark.statistics import (
 )
 from xaibench.benchmark.suite import Suite
 from xaibench.benchmark.summary import PRIMARY, SummaryRow
-from xaibench.benchmark.units import FAILED, ClipRef
+from xaibench.benchmark.units import FAILED
 
 COLUMNS_AT_ONCE = 128
 ALPHA = 0.05
@@ -52,13 +54,26 @@ class RowInfo:
     """Whether the row is ranked. One that covers a part of the clips, chosen by its author, has means and neither tier nor verdict."""
 
 
+class ClipName(NamedTuple):
+    """A clip as it stands in the tables; a tenth of the size of a ``ClipRef``."""
+
+    task: str
+    split: str
+    pair: str
+    utterance: str
+    speaker: str
+    vocoder: str
+    family: str
+    seen_vocoder: bool
+
+
 @dataclass
 class Block:
     """The values of one task and detector: clips by columns, a column being an explainer at a place."""
 
     task: str
     detector: str
-    clips: list[ClipRef]
+    clips: list[ClipName]
     columns: list[Column]
     values: Values
     """(clips, columns), NaN where undefined, failed or not measured."""
@@ -102,11 +117,11 @@ class Aggregator:
     def __init__(self, suite: Suite, rows: Mapping[str, RowInfo], higher_is_better: Mapping[str, bool]):
         self.suite, self.rows, self.higher = suite, rows, higher_is_better
 
-    def summarise(self, units: Sequence[Mapping[str, Any]]) -> list[SummaryRow]:
+    def summarise(self, units: Iterable[Mapping[str, Any]]) -> list[SummaryRow]:
         """Summarise the rows of ``units.parquet``, which come sorted."""
         found: list[SummaryRow] = []
         for (task, detector), part in groupby(units, key=itemgetter("task", "detector")):
-            block = make_block(task, detector, list(part))
+            block = make_block(task, detector, part)
             self.impute(block)
             for name, inside in self._slices(block):
                 found += self._slice_rows(block, name, inside)
@@ -284,23 +299,42 @@ class Aggregator:
         return "; ".join(notes)
 
 
-def make_block(task: str, detector: str, units: Sequence[Mapping[str, Any]]) -> Block:
-    """Spread the long rows of one task and detector into clips by columns."""
-    clips = {u["pair"]: ClipRef(**{name: u[name] for name in ClipRef.model_fields}) for u in units}
-    names = [(u["explainer"], u["recipe"], u["polarity"], u["occluder"], u["metric"]) for u in units]
-    columns = sorted(set(names))
-    places, lines = {name: i for i, name in enumerate(columns)}, {pair: i for i, pair in enumerate(sorted(clips))}
-    cells = [lines[u["pair"]] for u in units], [places[name] for name in names]
-    shape = (len(clips), len(columns))
+def make_block(task: str, detector: str, units: Iterable[Mapping[str, Any]]) -> Block:
+    """Spread the long rows of one task and detector into clips by columns; a row is looked at once and need not stay."""
+    clips: dict[str, ClipName] = {}
+    columns: dict[Column, int] = {}
+    where, value, status, reasons = (array("q"), array("q")), array("d"), bytearray(), dict[int, str]()
+    lines: dict[str, int] = {}
+    for u in units:
+        line = lines.setdefault(u["pair"], len(lines))
+        if line == len(clips):
+            clips[u["pair"]] = ClipName._make(intern(v) if isinstance(v := u[name], str) else v for name in ClipName._fields)
+        column = columns.setdefault((u["explainer"], u["recipe"], u["polarity"], u["occluder"], u["metric"]), len(columns))
+        where[0].append(line)
+        where[1].append(column)
+        value.append(np.nan if u["value"] is None else u["value"])
+        status.append(1 * (u["status"] in FAILED) + 2 * (u["status"] == "not_applicable"))
+        if status[-1] == 2:
+            reasons[column] = u["why"]
+    pairs, names = sorted(clips), sorted(columns)
+    rows, places = _order([lines[pair] for pair in pairs]), _order([columns[name] for name in names])
+    cells = rows[np.frombuffer(where[0], np.int64)], places[np.frombuffer(where[1], np.int64)]
+    ended, shape = np.frombuffer(status, np.uint8), (len(pairs), len(names))
     values = np.full(shape, np.nan)
     asked, failed, excused = (np.zeros(shape, bool) for _ in range(3))
-    values[cells] = [np.nan if u["value"] is None else u["value"] for u in units]
+    values[cells] = np.frombuffer(value)
     asked[cells] = True
-    failed[cells] = [u["status"] in FAILED for u in units]
-    excused[cells] = [u["status"] == "not_applicable" for u in units]
-    reasons = {place: u["why"] for place, u in zip(cells[1], units, strict=True) if u["status"] == "not_applicable"}
-    refs = [clips[pair] for pair in lines]
-    return Block(task, detector, refs, columns, values, asked, failed, excused, [reasons.get(i, "") for i in range(len(columns))])
+    failed[cells] = ended == 1
+    excused[cells] = ended == 2
+    told = [reasons.get(columns[name], "") for name in names]
+    return Block(task, detector, [clips[pair] for pair in pairs], names, values, asked, failed, excused, told)
+
+
+def _order(places: Sequence[int]) -> NDArray[np.intp]:
+    """Return where each first place went."""
+    found = np.empty(len(places), np.intp)
+    found[list(places)] = np.arange(len(places))
+    return found
 
 
 def by_place(columns: Sequence[Column]) -> dict[Place, list[int]]:

@@ -80,13 +80,34 @@ class NoOp(Explainer):
         return torch.ones(len(waveform), self.stft.bins, self.stft.frames(waveform.shape[-1]))
 
 
-def main(units: int = UNITS) -> None:
-    """Measure and print."""
+@dataclass(frozen=True)
+class Measured:
+    """What a run of so many units took."""
+
+    units: int
+    cpu_ms: float
+    """Processor time for each unit."""
+    wall_ms: float
+    growth_mb: float
+    """Growth of the memory held between the first tenth of the explanations and the last, in MiB."""
+    peak_mb: float
+    """Most memory that the process held up to the end of the run, in MiB."""
+
+
+def held_mb() -> float:
+    """Return the memory that this process holds now, in MiB. Linux only."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+def measure(units: int) -> Measured:
+    """Run the benchmark with an explainer that does nothing, one unit for each clip."""
     suite = replace(SUITES["xaibench-v1"], name="bench", controls=(), n_draws=100)
-    peaks: list[tuple[int, int]] = []
+    held: dict[int, float] = {}
 
     def watch(done: int, _: int) -> None:
-        peaks.append((done, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
+        if done in (units // 5, 2 * units):  # an explanation and the twins of each clip count one each
+            held[done] = held_mb()
 
     with tempfile.TemporaryDirectory() as place:
         start, wall = time.process_time(), time.perf_counter()
@@ -103,10 +124,16 @@ def main(units: int = UNITS) -> None:
             progress=watch,
         )
         spent, wall = time.process_time() - start, time.perf_counter() - wall
-    explained = [peak for done, peak in peaks if 0.1 * units <= done <= 2 * units]
-    growth = (explained[-1] - explained[0]) / 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return Measured(units, 1e3 * spent / units, 1e3 * wall / units, held[2 * units] - held[units // 5], peak)
+
+
+def main(units: int = UNITS) -> None:
+    """Measure and print."""
+    found = measure(units)
     sys.stdout.write(
-        f"{units} units: {1e3 * spent / units:.2f} ms of processor each ({1e3 * wall / units:.2f} ms wall), memory +{growth:.0f} MiB\n"
+        f"{units} units: {found.cpu_ms:.2f} ms of processor each ({found.wall_ms:.2f} ms wall), "
+        f"memory {found.growth_mb:+.0f} MiB while they were explained, peak of the process {found.peak_mb:.0f} MiB\n"
     )
 
 

@@ -4,7 +4,7 @@ What the detector answered is stored whole; scores are read off the answers at t
 range can be said only once the twins of all clips of the run have been heard.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from xaibench.benchmark.metrics.faithfulness import known_range, summary, undefined_reason
 from xaibench.benchmark.metrics.probe import Curves
-from xaibench.benchmark.units import Score, Twins
+from xaibench.benchmark.units import Score
 
 ORDERS = {
     "most_first_deletion": "deletion",
@@ -39,9 +39,9 @@ def unpack(occluder: str, stored: dict[str, list[float]]) -> Curves:
     return Curves(occluder=occluder, **values)
 
 
-def score_range(twins: Sequence[Twins]) -> tuple[float, float] | None:
-    """Return the range of log-odds that the detector gives to the clips of the run; ``None`` where it answered none."""
-    heard = [value for t in twins for value in (t.bonafide, t.reference, t.spoof) if value is not None]
+def score_range(answers: Iterable[float]) -> tuple[float, float] | None:
+    """Return the range of the log-odds that the detector gave to the clips of the run; ``None`` where it answered none."""
+    heard = list(answers)
     return known_range(heard) if heard else None
 
 

@@ -1,21 +1,25 @@
 """The end of a run: records to tables, tables to the summary."""
 
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import replace
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from math import isnan
+from operator import itemgetter
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xaibench.benchmark.aggregate import Aggregator, finite
+from xaibench.benchmark.aggregate import Aggregator, RowInfo, finite
 from xaibench.benchmark.causal import quality
 from xaibench.benchmark.metrics.ranking import auroc, rank
-from xaibench.benchmark.results import write_summary, write_tables
+from xaibench.benchmark.results import CURVE_COLUMNS, TIMING_COLUMNS, Table, write_summary
+from xaibench.benchmark.spool import Spool, merged
 from xaibench.benchmark.summary import DetectorRow, Summary, SummaryRow
 from xaibench.benchmark.threads import one_thread
-from xaibench.benchmark.tidy import Tidy
-from xaibench.benchmark.units import Score
+from xaibench.benchmark.tidy import UNIT_COLUMNS, UNIT_ORDER, Tidy, timing
+from xaibench.benchmark.units import FAILED, Explanation, Score, Status
 from xaibench.registry import METRICS
 from xaibench.types import Task
 
@@ -24,20 +28,54 @@ if TYPE_CHECKING:
     from xaibench.benchmark.suite import Causal, Curves
 
 
-def finish(session: "Session", curves: "dict[str, Curves]", slow: dict[str, bool], causal: "dict[str, Causal] | None" = None) -> None:
+@dataclass
+class Tally:
+    """How the units of a run ended."""
+
+    by_label: dict[str, Counter[Status]] = field(default_factory=lambda: defaultdict(Counter))
+    """Outcomes of each explainer."""
+    outcomes: Counter[str] = field(default_factory=Counter)
+    """Units by outcome, with the kind of error beside the status."""
+    reasons: dict[str, str] = field(default_factory=dict)
+    """Why the first failed unit of an explainer failed, or else why the first one has no heatmap."""
+
+    def add(self, record: Explanation) -> None:
+        """Count a unit."""
+        label, problem = record.unit.explainer, record.problem
+        if problem is not None and (label not in self.reasons or (record.status in FAILED and not self.failed(label))):
+            self.reasons[label] = f"{problem.kind}: {problem.message}"
+        self.by_label[label][record.status] += 1
+        self.outcomes[record.status if problem is None else f"{record.status}: {problem.kind}"] += 1
+
+    def failed(self, label: str) -> int:
+        """Return how many units of an explainer failed."""
+        return sum(self.by_label[label][status] for status in FAILED)
+
+    @property
+    def statuses(self) -> dict[str, int]:
+        """Units by status."""
+        total = sum(self.by_label.values(), Counter[Status]())
+        return {status: total[status] for status in sorted(total)}
+
+    @property
+    def coverage(self) -> dict[str, int]:
+        """Units by outcome, sorted."""
+        return dict(sorted(self.outcomes.items()))
+
+
+def finish(session: "Session", curves: "dict[str, Curves]", slow: dict[str, bool], causal: "dict[str, Causal] | None" = None) -> Tally:
     """Write the parquet tables and ``summary.json`` of a session.
+
+    Returns:
+        How the units ended.
 
     Raises:
         RunError: If the folder cannot be written.
     """
     world, plan = session.world, session.plan
-    tidy = Tidy(plan, session.explanations, session.finished_scores(), session.items, session.expected)
-    units = tidy.units()
-    write_tables(session.folder, units, tidy.curves(), tidy.timings(session.twins.values()))
+    tally = Tally()
     infos = world.rows | {label: replace(world.rows[label], competes=not origin.partial) for label, origin in session.origins.items()}
-    with one_thread():
-        rows = Aggregator(world.suite, infos, directions()).summarise(units)
-    statuses = Counter(record.status for record in session.explanations.values())
+    rows = _tables(session, infos, tally)
     tasks = tuple(
         {
             "name": label,
@@ -59,11 +97,44 @@ def finish(session: "Session", curves: "dict[str, Curves]", slow: dict[str, bool
         tasks=tasks,
         detectors=detectors,
         rows=tuple(_noted(row, world.tasks[row.task]) for row in rows),
-        n_units=sum(len(group) for group in plan.units),
-        n_by_status=dict(sorted(statuses.items())),
+        n_units=session.n_units,
+        n_by_status=tally.statuses,
         origins=dict(sorted(session.origins.items())),
     )
     write_summary(session.folder, summary)
+    return tally
+
+
+def _tables(session: "Session", infos: Mapping[str, RowInfo], tally: Tally) -> list[SummaryRow]:
+    """Write the long tables, clip by clip and sorted in files, and aggregate the first of them as it passes."""
+    tidy, folder = Tidy(session.finished), session.folder
+    curves, timings = Spool[list[dict[str, Any]]](), Spool[list[dict[str, Any]]]()
+
+    def units() -> Iterator[dict[str, Any]]:
+        for clip in session.finished():
+            for record in clip.explanations.values():
+                tally.add(record)
+            curves.append(list(tidy.curves(clip)))
+            timings.append(list(tidy.timings(clip)))
+            yield from tidy.units(clip)
+
+    with Table(folder, "units", UNIT_COLUMNS) as table, one_thread():
+        sorted_units = merged(units(), key=itemgetter(*UNIT_ORDER))
+        rows = Aggregator(session.world.suite, infos, directions()).summarise(table.through(sorted_units))
+    with Table(folder, "curves", CURVE_COLUMNS) as table:
+        table.write(merged(chain.from_iterable(curves), key=itemgetter(*CURVE_COLUMNS[:7])))
+    with Table(folder, "timings", TIMING_COLUMNS) as table:
+        every = chain(chain.from_iterable(timings), _score_timings(session))
+        table.write(merged(every, key=itemgetter("stage", "key")))
+    return rows
+
+
+def _score_timings(session: "Session") -> Iterator[dict[str, Any]]:
+    """Yield the cost of every score of the plan's units, those of earlier protocols included."""
+    keys = session.plan.keys
+    for record in session.journal.records("score"):
+        if isinstance(record, Score) and record.unit in keys:
+            yield timing(record, record.stage)
 
 
 def _noted(row: SummaryRow, task: Task) -> SummaryRow:
@@ -87,14 +158,14 @@ def _detector(session: "Session", task: str, curves: "Curves | None", slow: dict
     """Describe the twins' log-odds: how well the detector tells them apart on these clips, and how many pass the gate."""
     world = session.world
     label = world.detector_of[task]
-    known = [twins for clip in session.plan.clips if clip.ref.task == task and (twins := session.twins.get(clip.key)) is not None]
-    pairs = [(t.bonafide, t.spoof) for t in known if t.bonafide is not None and t.spoof is not None]
-    gaps = [gap for t in known if (gap := t.gap) is not None]
+    places = session.places.get(task, range(0))
+    pairs = list(session.heard.pairs(places))
+    gaps = [gap for place in places if not isnan(gap := session.heard.gap[place])]
     return DetectorRow(
         task=task,
         detector=label,
         fingerprint=world.detectors[label].fingerprint(),
-        n_clips=sum(clip.ref.task == task for clip in session.plan.clips),
+        n_clips=len(places),
         n_gated=len(session.passing(task)),
         gap_gate=world.suite.gap_gate,
         min_clips=world.suite.min_clips,
@@ -111,12 +182,10 @@ def _detector(session: "Session", task: str, curves: "Curves | None", slow: dict
 
 def _one_per_clip(session: "Session", task: str) -> Iterator[Score]:
     """Yield one record of the causal stage for each clip and domain: all of them say the same of the truth."""
-    for clip, units in zip(session.plan.clips, session.plan.units, strict=True):
-        if clip.ref.task != task:
-            continue
+    for clip in session.finished(task):
         found: dict[str, Score] = {}
-        for item in (item for unit in units for item in session.items.get(unit.key, ()) if item.stage == "causal"):
-            score = session.scores.get(item.key)
+        for item in (item for unit in clip.units for item in clip.lists.items.get(unit.key, ()) if item.stage == "causal"):
+            score = clip.scores.get(item.key)
             if score is not None and score.status == "ok":
                 found.setdefault(item.occluder, score)
         yield from found.values()

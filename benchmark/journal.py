@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Generic, Self, TypeVar
 
 from pydantic import BaseModel
 
@@ -21,6 +21,25 @@ APPLICATION_ID = 0x78616962
 KINDS: dict[str, type[BaseModel]] = {"explanation": Explanation, "twins": Twins, "score": Score}
 _KIND_OF = {model: kind for kind, model in KINDS.items()}
 Record = Explanation | Twins | Score
+
+
+R = TypeVar("R", Explanation, Twins, Score)
+
+
+class Stored(Generic[R]):
+    """The records of one kind by key, read when they are asked for: a run holds as many as it looks at."""
+
+    def __init__(self, journal: "Journal", model: type[R]):
+        self._journal, self._kind = journal, _KIND_OF[model]
+        self._model: type[R] = model
+
+    def get(self, key: str) -> R | None:
+        """Return a record, ``None`` if there is none."""
+        found = self._journal.get(self._kind, key)
+        return found if isinstance(found, self._model) else None
+
+    def __contains__(self, key: str) -> bool:
+        return self._journal.get(self._kind, key) is not None
 
 
 class Journal:
@@ -97,6 +116,34 @@ class Journal:
             for (body,) in self._db.execute("SELECT body FROM records WHERE kind = ? ORDER BY key", (kind,)):
                 yield self._record(kind, body)
         except (sqlite3.Error, ValueError) as error:  # no JSON, or not of this form
+            raise self._failure(error) from error
+
+    def get(self, kind: str, key: str) -> Record | None:
+        """Read one record; ``None`` if there is none.
+
+        Raises:
+            RunError: If it cannot be read.
+        """
+        try:
+            found = self._db.execute("SELECT body FROM records WHERE key = ? AND kind = ?", (key, kind)).fetchone()
+            return self._record(kind, found[0]) if found else None
+        except (sqlite3.Error, ValueError) as error:
+            raise self._failure(error) from error
+
+    def count(self, kind: str) -> int:
+        """Return how many records of a kind there are."""
+        try:
+            return int(self._db.execute("SELECT count(*) FROM records WHERE kind = ?", (kind,)).fetchone()[0])
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+
+    def troubled(self) -> Iterator[Record]:
+        """Read the scores that have a problem."""
+        try:
+            query = "SELECT body FROM records WHERE kind = 'score' AND instr(body, '\"problem\":{') ORDER BY key"
+            for (body,) in self._db.execute(query):
+                yield self._record("score", body)
+        except (sqlite3.Error, ValueError) as error:
             raise self._failure(error) from error
 
     def _record(self, kind: str, body: str) -> Record:

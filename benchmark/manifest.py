@@ -1,8 +1,6 @@
 """``manifest.json``: what was asked, with what, on what machine; enough to give the command again."""
 
 import sys
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +12,6 @@ from xaibench.benchmark.machine import Determinism, Environment, Source, determi
 from xaibench.benchmark.migrate import NEWEST, read_document
 from xaibench.benchmark.plan import Plan
 from xaibench.benchmark.source import source_hash
-from xaibench.benchmark.units import Explanation
 from xaibench.benchmark.world import World
 from xaibench.errors import RunError
 
@@ -157,12 +154,6 @@ def describe(world: World, plan: Plan, request: Request, slow: dict[str, bool]) 
         source=source(),
         determinism=determinism(),
     )
-
-
-def coverage(records: Iterable[Explanation]) -> dict[str, int]:
-    """Count units by outcome, with the kind of error beside the status."""
-    counts = Counter(record.status if record.problem is None else f"{record.status}: {record.problem.kind}" for record in records)
-    return dict(sorted(counts.items()))
 
 
 def _task(world: World, plan: Plan, label: str) -> TaskEntry:

@@ -102,7 +102,7 @@ def _from_run(path: Path) -> Measured:
     for (task, detector), part in groupby(rows, key=itemgetter("task", "detector")):
         block = make_block(task, detector, list(part))
         judge.impute(block)
-        clips |= {(task, clip.pair): clip for clip in block.clips}
+        clips |= {(task, clip.pair): ClipRef(**clip._asdict()) for clip in block.clips}
         series |= dict(_series(block))
     controls = frozenset(name for name, info in infos.items() if info.control)
     return Measured(str(path), _protocol(results, manifest), clips, series, controls, _seconds(results), _hardware(manifest))

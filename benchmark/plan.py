@@ -1,14 +1,20 @@
 """Plan a run: which clips, which units, under which keys. Pure: equal content gives equal keys, in whatever order it was asked for."""
 
+import json
 import re
 import warnings
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
+from hashlib import sha256
+from typing import overload
 
+import numpy as np
 import torch
 
 from xaibench.benchmark.source import source_hash
+from xaibench.benchmark.spool import Spool
 from xaibench.benchmark.suite import Budget, TierName, select_pairs
 from xaibench.benchmark.threads import one_thread
 from xaibench.benchmark.units import ClipRef, Unit, clean, first_line
@@ -41,8 +47,9 @@ class PlannedClip:
 class Plan:
     """All units of a run, clip by clip."""
 
-    clips: tuple[PlannedClip, ...]
-    units: tuple[tuple[Unit, ...], ...]
+    clips: Sequence[PlannedClip]
+    """Task by task."""
+    units: Sequence[tuple[Unit, ...]]
     """Units of each clip, in the order of ``clips``."""
     recipes: dict[str, tuple[str, ...]]
     """Mask recipes of each task, primary first."""
@@ -54,9 +61,43 @@ class Plan:
     @cached_property
     def id(self) -> str:
         """Hash of everything that decides the result; the same command finds the same folder by it."""
-        keys = sorted(unit.key for group in self.units for unit in group)
         recipes = {task: sorted(names) for task, names in self.recipes.items()}
-        return content_hash({"units": keys, "recipes": recipes, "tier": self.tier, "suite": self.suite_hash})
+        whole = {"recipes": recipes, "suite": self.suite_hash, "tier": self.tier, "units": []}
+        head = json.dumps(whole, sort_keys=True, separators=(",", ":")).removesuffix("]}")
+        digest = sha256(head.encode())  # piece by piece what ``content_hash`` makes of the whole
+        for place, key in enumerate(self.keys):
+            digest.update(f'{"," if place else ""}"{key}"'.encode())
+        digest.update(b"]}")
+        return digest.hexdigest()
+
+    @cached_property
+    def keys(self) -> "Keys":
+        """The keys of all units."""
+        return Keys(unit.key for group in self.units for unit in group)
+
+
+class Keys(Sequence[str]):
+    """SHA-256 keys in order, 32 bytes each."""
+
+    def __init__(self, keys: Iterable[str]):
+        packed = np.frombuffer(b"".join(map(bytes.fromhex, keys)), dtype=[(name, ">u8") for name in "abcd"])
+        self._sorted = np.sort(packed, order=list("abcd"))
+
+    def __len__(self) -> int:
+        return len(self._sorted)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return bytes(self._sorted[index].tobytes()).hex()
+
+    def __contains__(self, key: object) -> bool:
+        place = bisect_left(self, str(key))
+        return place < len(self) and bool(self[place] == key)
 
 
 @one_thread()  # controls without a table are fitted here, and many threads on shared processors take longer than one
@@ -77,8 +118,7 @@ def make_plan(
         NothingMeasuredError: If no task has a test clip.
         UnknownNameError: If a recipe is not known.
     """
-    clips: list[PlannedClip] = []
-    units: list[tuple[Unit, ...]] = []
+    clips, units = Spool[PlannedClip](), Spool[tuple[Unit, ...]]()
     recipes: dict[str, tuple[str, ...]] = {}
     refused: dict[str, dict[str, str]] = {}
     for label, task in world.tasks.items():
@@ -94,7 +134,7 @@ def make_plan(
     if not clips:
         part = f" for part {shard[0]} of {shard[1]}" if shard[1] > 1 else ""
         raise NothingMeasuredError(f"tasks must have test clips, got none{part} in {', '.join(world.tasks)}; see `xaibench info`")
-    return Plan(tuple(clips), tuple(units), recipes, tier, world.suite.content_hash(), refused)
+    return Plan(clips, units, recipes, tier, world.suite.content_hash(), refused)
 
 
 def shard_of(text: str) -> tuple[int, int]:
@@ -160,8 +200,7 @@ def plan_of(world: World, units: Iterable[Unit], recipes: dict[str, tuple[str, .
     by_clip: dict[tuple[str, str], list[Unit]] = {}
     for unit in units:
         by_clip.setdefault((unit.clip.task, unit.clip.pair), []).append(unit)
-    clips: list[PlannedClip] = []
-    groups: list[tuple[Unit, ...]] = []
+    clips, groups = Spool[PlannedClip](), Spool[tuple[Unit, ...]]()
     for label, task in world.tasks.items():
         planner = _Planner(world, label, recipes[label])
         for pair in select_pairs(task.pairs("test"), None):
@@ -170,7 +209,7 @@ def plan_of(world: World, units: Iterable[Unit], recipes: dict[str, tuple[str, .
                 groups.append(tuple(sorted(found, key=lambda unit: (unit.explainer, unit.recipe, unit.key))))
     if by_clip:
         raise DataMismatchError(f"task must hold the clips that were explained, got none called {min(by_clip)[1]!r}; fetch the data again")
-    return Plan(tuple(clips), tuple(groups), recipes, tier, world.suite.content_hash())
+    return Plan(clips, groups, recipes, tier, world.suite.content_hash())
 
 
 class _Planner:

@@ -3,19 +3,21 @@
 ``units.parquet`` and ``summary.json`` hold neither clocks nor hosts: the same inputs give the same bytes, interrupted or not.
 """
 
+import contextlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 from xaibench.benchmark.folder import DONE, RunFolder
 from xaibench.benchmark.heatmaps import read_heatmap
 from xaibench.benchmark.migrate import read_document
 from xaibench.benchmark.summary import PRIMARY, Summary
-from xaibench.benchmark.tidy import UNIT_COLUMNS
 from xaibench.errors import RunError
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ CURVE_COLUMNS = ("task", "detector", "pair", "explainer", "polarity", "occluder"
 TIMING_COLUMNS = ("key", "stage", "seconds", "forwards", "backwards", "peak_rss_mb", "host", "started_at", "attempt")
 TYPES = {"seen_vocoder": "bool", "value": "double", "fractions": "list", "log_odds": "list"}
 HEADS = dict(zip(PRIMARY, ("GDice", "time AUROC", "SRG"), strict=True))
+BATCH, GROUP = 4096, 1 << 16
+"""Rows that are held as objects, and rows of a group in a file: a reader, and who writes, need the memory of one."""
 COUNTS = ("forwards", "backwards", "attempt")
 
 
@@ -120,31 +124,86 @@ class Results:
         return read_heatmap(self.path, digest)
 
 
-def write_tables(
-    folder: RunFolder, units: Sequence[Mapping[str, Any]], curves: Iterable[Mapping[str, Any]], timings: Iterable[Mapping[str, Any]]
-) -> None:
-    """Write the three long tables; ``units`` come sorted.
+class Table:
+    """A parquet file with a fixed schema, written in groups of rows; its bytes depend on the values and on the version of Arrow alone.
+
+    It appears whole under its name at the end of its block, or not at all.
 
     Raises:
         RunError: If the folder cannot be written.
     """
-    folder.write("units.parquet", _parquet(units, UNIT_COLUMNS))
-    folder.write("curves.parquet", _parquet(sorted(curves, key=itemgetter(*CURVE_COLUMNS[:7])), CURVE_COLUMNS))
-    folder.write("timings.parquet", _parquet(sorted(timings, key=itemgetter("stage", "key")), TIMING_COLUMNS))
 
+    def __init__(self, folder: RunFolder, name: str, columns: tuple[str, ...]):
+        import pyarrow as pa
 
-def _parquet(rows: Sequence[Mapping[str, Any]], columns: tuple[str, ...]) -> bytes:
-    """Serialise rows with a fixed schema; the bytes depend on the values and on the version of Arrow alone."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+        kinds = {"bool": pa.bool_(), "double": pa.float64(), "list": pa.list_(pa.float64())}
+        numbers = {**dict.fromkeys(COUNTS, pa.int64()), "seconds": pa.float64(), "peak_rss_mb": pa.float64()}
+        self._schema = pa.schema([(c, kinds[TYPES[c]] if c in TYPES else numbers.get(c, pa.string())) for c in columns])
+        self._folder, self._path = folder, folder.path / f"{name}.parquet"
+        self._part = folder.path / f".{name}.parquet.part"
+        self._rows: list[Mapping[str, Any]] = []
+        self._batches: list[Any] = []
+        self._groups = 0
 
-    kinds = {"bool": pa.bool_(), "double": pa.float64(), "list": pa.list_(pa.float64())}
-    numbers = {**dict.fromkeys(COUNTS, pa.int64()), "seconds": pa.float64(), "peak_rss_mb": pa.float64()}
-    fields = [(c, kinds[TYPES[c]] if c in TYPES else numbers.get(c, pa.string())) for c in columns]
-    arrays = [pa.array([row[name] for row in rows], type=kind) for name, kind in fields]
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_arrays(arrays, schema=pa.schema(fields)), sink, compression="zstd")
-    return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
+    def through(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+        """Yield rows, each after it is taken down."""
+        for row in rows:
+            self._rows.append(row)
+            if len(self._rows) == BATCH:
+                self._pack()
+            yield row
+
+    def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Take down rows."""
+        deque(self.through(rows), maxlen=0)
+
+    def _pack(self) -> None:
+        """Turn the last rows into columns, which take a tenth of the room; write a group when there are enough."""
+        import pyarrow as pa
+
+        arrays = [pa.array([row[field.name] for row in self._rows], type=field.type) for field in self._schema]
+        self._batches.append(pa.Table.from_arrays(arrays, schema=self._schema))
+        self._rows.clear()
+        if sum(map(len, self._batches)) >= GROUP:
+            self._write_group()
+
+    def _write_group(self) -> None:
+        import pyarrow as pa
+
+        group = pa.concat_tables(self._batches).combine_chunks()
+        try:
+            self._writer.write_table(group, row_group_size=GROUP)
+        except OSError as error:
+            raise self._folder.unwritable(error) from error
+        self._batches.clear()
+        self._groups += 1
+
+    def __enter__(self) -> Self:
+        import pyarrow.parquet as pq
+
+        try:
+            self._writer = pq.ParquetWriter(self._part, self._schema, compression="zstd")
+        except OSError as error:
+            raise self._folder.unwritable(error) from error
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            if kind is None:
+                if self._rows or not (self._batches or self._groups):
+                    self._pack()
+                if self._batches:
+                    self._write_group()
+            with contextlib.suppress(OSError) if kind is not None else contextlib.nullcontext():
+                self._writer.close()
+            if kind is None:
+                with self._part.open("rb") as stream:
+                    os.fsync(stream.fileno())
+                self._part.replace(self._path)
+        except OSError as failure:
+            raise self._folder.unwritable(failure) from failure
+        finally:
+            self._part.unlink(missing_ok=True)
 
 
 def write_summary(folder: RunFolder, summary: Summary) -> None:

@@ -13,18 +13,17 @@ from pathlib import Path
 import torch
 
 from xaibench.benchmark.executors.contract import Executor
-from xaibench.benchmark.finish import finish
+from xaibench.benchmark.finish import Tally, finish
 from xaibench.benchmark.folder import DONE, JOURNAL, MANIFEST, RUN_LOG, RunFolder
 from xaibench.benchmark.given import Given
 from xaibench.benchmark.journal import Journal
-from xaibench.benchmark.manifest import Request, coverage, describe, read_manifest
+from xaibench.benchmark.manifest import Request, describe, read_manifest
 from xaibench.benchmark.plan import Plan, make_plan, shard_of
 from xaibench.benchmark.progress import Drain, LogFile, Progress, Ticker
 from xaibench.benchmark.results import Results
 from xaibench.benchmark.session import Session
 from xaibench.benchmark.suite import ON_REQUEST, Budget, Causal, Curves, Suite, TierName, checked_suite
 from xaibench.benchmark.threads import one_thread
-from xaibench.benchmark.units import FAILED
 from xaibench.benchmark.world import World, label_of, load_detectors, load_explainers, load_tasks
 from xaibench.errors import NothingMeasuredError, UnitsFailedError
 from xaibench.registry import EXECUTORS
@@ -123,11 +122,11 @@ def run(  # noqa: PLR0913 (the options of the main command)
         session.score(curves, retry_errors, truths, budget.sanity)
         if drain.requested:
             raise KeyboardInterrupt(f"interrupted; the same command goes on in {world.folder}")
-        finish(session, curves, slow, truths)
-        told = {"coverage": coverage(session.explanations.values()), "seconds": round(time.monotonic() - start, 1)}
+        tally = finish(session, curves, slow, truths)
+        told = {"coverage": tally.coverage, "seconds": round(time.monotonic() - start, 1)}
         folder.write_json(MANIFEST, manifest.model_copy(update=told).model_dump(mode="json"))
         folder.write(DONE, f"{plan.id}\n".encode())
-    _judge(session, max_failures)
+    _judge(world, tally, world.folder, max_failures)
     return Results.read(world.folder)
 
 
@@ -231,23 +230,17 @@ def forward_seconds(detector: Detector) -> float:
     return min(seconds[1:])
 
 
-def _judge(session: Session, max_failures: int | None) -> None:
+def _judge(world: World, tally: Tally, place: Path, max_failures: int | None) -> None:
     """Turn too many failures into an error, after everything is written; controls count only where nothing else was asked for."""
-    world, records = session.world, list(session.explanations.values())
     own = [label for label in world.explainers if not world.is_control(label)] or list(world.explainers)
-    mine = {label: [record for record in records if record.unit.explainer == label] for label in own}
-    measured = any(record.status == "ok" for group in mine.values() for record in group)
-    for label, group in mine.items():
-        barren = all(record.status != "ok" for record in group)
-        failed = [record for record in group if record.status in FAILED]
-        if barren and (failed or not measured):  # one that does not apply has answered, as long as another was measured
-            why = next((f"{r.problem.kind}: {r.problem.message}" for r in failed or group if r.problem), "no clip")
+    measured = any(tally.by_label[label]["ok"] for label in own)
+    for label in own:
+        if not tally.by_label[label]["ok"] and (tally.failed(label) or not measured):
+            # one that does not apply has answered, as long as another was measured
             raise NothingMeasuredError(
-                f"explainer must succeed on at least one clip, got {label} with none ({why}); "
-                f"see `why` in {session.folder.path}/units.parquet"
+                f"explainer must succeed on at least one clip, got {label} with none ({tally.reasons.get(label, 'no clip')}); "
+                f"see `why` in {place}/units.parquet"
             )
-    count = sum(record.status in FAILED for group in mine.values() for record in group)
+    count = sum(map(tally.failed, own))
     if max_failures is not None and count > max_failures:
-        raise UnitsFailedError(
-            f"at most {max_failures} explanations may fail, got {count}; see `why` in {session.folder.path}/units.parquet"
-        )
+        raise UnitsFailedError(f"at most {max_failures} explanations may fail, got {count}; see `why` in {place}/units.parquet")

@@ -28,7 +28,7 @@ def stale(known: Iterable[Explanation], wanted: Mapping[str, Unit]) -> Iterator[
         wanted: Units that are to be explained and have no record, by key.
     """
     asked: dict[tuple[str, ...], Unit] = {_question(unit): unit for unit in wanted.values()}
-    last = {_question(r.unit): r.unit for r in known}
+    last = {question: r.unit for r in known if (question := _question(r.unit)) in asked}
     counts: Counter[tuple[str, tuple[str, ...]]] = Counter()
     for question, unit in asked.items():
         if question in last:

@@ -1,14 +1,15 @@
 """Records to long tables: one row per clip, explainer and metric, with nothing that another machine would write differently."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from operator import itemgetter
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from xaibench.benchmark.curves import series
-from xaibench.benchmark.plan import Plan
-from xaibench.benchmark.score import ScoreItem
 from xaibench.benchmark.units import Explanation, Score, Twins, Unit
+
+if TYPE_CHECKING:
+    from xaibench.benchmark.session import Finished
 
 UNIT_COLUMNS = (
     "key",
@@ -41,67 +42,55 @@ Column = tuple[str, str, str, str]
 
 
 class Tidy:
-    """Builds the long tables of a run from its records.
+    """Builds the long tables of a run from its clips, one at a time.
 
     Args:
-        plan: What was asked.
-        explanations: Records of the explain stage by key.
-        scores: Records of the score stage by key.
-        items: The scorings that the present protocol asks of each unit, by the unit's key; older scores in the journal are left out.
-        expected: Scorings asked of a unit that has no heatmap, by the unit's key: recipe, occluder and shown polarities of each.
+        finished: Gives the clips of the run with their records; called once for the tables, and once more where a unit has failed.
     """
 
-    def __init__(
-        self,
-        plan: Plan,
-        explanations: Mapping[str, Explanation],
-        scores: Mapping[str, Score],
-        items: Mapping[str, list[ScoreItem]],
-        expected: Mapping[str, list[tuple[str, str, tuple[str, ...]]]],
-    ):
-        self.plan, self.explanations, self.scores, self.items, self.expected = plan, explanations, scores, items, expected
-        self.metrics = self._metric_names()
+    def __init__(self, finished: Callable[[], Iterable["Finished"]]):
+        self.finished = finished
 
-    def _metric_names(self) -> dict[str, list[str]]:
+    @cached_property
+    def metrics(self) -> dict[str, list[str]]:
         """Metrics that were measured by occluder: failed units show empty values for the same ones."""
         names: dict[str, set[str]] = defaultdict(set)
-        for item in (item for items in self.items.values() for item in items):
-            if item.key in self.scores:
-                names[item.occluder] |= set(self.scores[item.key].values)
+        for clip in self.finished():
+            for item in (item for items in clip.lists.items.values() for item in items):
+                if item.key in clip.scores:
+                    names[item.occluder] |= set(clip.scores[item.key].values)
         return {occluder: sorted(found) for occluder, found in names.items()}
 
-    def units(self) -> list[dict[str, Any]]:
-        """Return the rows of ``units.parquet``, sorted."""
-        return sorted(self._unit_rows(), key=itemgetter(*UNIT_ORDER))
-
-    def _unit_rows(self) -> Iterator[dict[str, Any]]:
-        for unit in (unit for group in self.plan.units for unit in group):
-            record = self.explanations.get(unit.key)
+    def units(self, clip: "Finished") -> Iterator[dict[str, Any]]:
+        """Yield the rows of ``units.parquet``."""
+        ref = clip.clip.ref.model_dump()
+        for unit in clip.units:
+            record = clip.explanations.get(unit.key)
             if record is None:
                 continue
             base = {
                 "key": unit.key,
-                **unit.clip.model_dump(),
+                **ref,
                 "detector": unit.detector,
                 "explainer": unit.explainer,
                 "heatmap_sha256": record.heatmap_sha256,
             }
-            for (recipe, polarity, occluder, metric), value, why, status in self._cells(unit, record):
+            for (recipe, polarity, occluder, metric), value, why, status in self._cells(clip, unit, record):
                 place = {"recipe": recipe, "polarity": polarity, "occluder": occluder, "metric": metric}
                 yield {**base, **place, "value": value, "why": why, "status": status}
 
-    def _cells(self, unit: Unit, record: Explanation) -> Iterator[tuple[Column, float | None, str, str]]:
+    def _cells(self, clip: "Finished", unit: Unit, record: Explanation) -> Iterator[tuple[Column, float | None, str, str]]:
         for metric in ("forwards", "backwards"):
             count = float(getattr(record.cost, metric)) if record.status == "ok" else None
             yield (unit.recipe, "declared", "", metric), count, _why(record), record.status
         if record.status != "ok":
-            for recipe, occluder, shown in self.expected.get(unit.key, ()):
+            for recipe, occluder, shown in clip.lists.expected.get(unit.key, ()):
                 yield from self._empty(recipe, shown, occluder, _why(record), record.status)
             return
         for name, told in record.diagnostics.items():
             yield (unit.recipe, "declared", "", f"{DIAGNOSTIC}{name}"), told, "" if told is not None else "not finite", "ok"
-        for item in self.items.get(unit.key, ()):
-            score = self.scores.get(item.key)
+        for item in clip.lists.items.get(unit.key, ()):
+            score = clip.scores.get(item.key)
             if score is None:
                 continue
             if score.status != "ok":
@@ -117,11 +106,11 @@ class Tidy:
             for metric in self.metrics.get(occluder, ()):
                 yield (recipe, polarity, occluder, metric), None, why, status
 
-    def curves(self) -> Iterator[dict[str, Any]]:
-        """Yield the rows of ``curves.parquet``, unsorted."""
-        for unit in (unit for group in self.plan.units for unit in group):
-            for item in self.items.get(unit.key, ()):
-                score = self.scores.get(item.key)
+    def curves(self, clip: "Finished") -> Iterator[dict[str, Any]]:
+        """Yield the rows of ``curves.parquet``."""
+        for unit in clip.units:
+            for item in clip.lists.items.get(unit.key, ()):
+                score = clip.scores.get(item.key)
                 for order, fractions, log_odds in series(score) if score else ():
                     yield {
                         "task": unit.clip.task,
@@ -135,13 +124,17 @@ class Tidy:
                         "log_odds": log_odds,
                     }
 
-    def timings(self, twins: Iterable[Twins]) -> Iterator[dict[str, Any]]:
-        """Yield the rows of ``timings.parquet``, unsorted; this table alone knows clocks and hosts."""
-        for stage, records in (("explain", self.explanations.values()), ("twins", twins)):
-            for record in records:
-                yield {"key": record.key, "stage": stage, **record.cost.model_dump(), "attempt": getattr(record, "attempt", 1)}
-        for score in self.scores.values():
-            yield {"key": score.key, "stage": score.stage, **score.cost.model_dump(), "attempt": 1}
+    def timings(self, clip: "Finished") -> Iterator[dict[str, Any]]:
+        """Yield the rows of ``timings.parquet`` for twins and explanations; this table alone knows clocks and hosts."""
+        if clip.twins is not None:
+            yield timing(clip.twins, "twins")
+        for record in clip.explanations.values():
+            yield timing(record, "explain")
+
+
+def timing(record: Explanation | Twins | Score, stage: str) -> dict[str, Any]:
+    """Return the row of a record in ``timings.parquet``."""
+    return {"key": record.key, "stage": stage, **record.cost.model_dump(), "attempt": getattr(record, "attempt", 1)}
 
 
 def _why(record: Explanation | Score) -> str:

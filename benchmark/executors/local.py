@@ -77,7 +77,9 @@ class _Worker(Generic[Item]):
 class _Pool(Generic[Item, Record]):
     def __init__(self, work: Work[Item, Record], chunks: Sequence[Chunk[Item]], jobs: int, close_in_child: Sequence[int]):
         self._context = multiprocessing.get_context("fork")
-        self._work, self._waiting, self._close = work, deque(chunks), close_in_child
+        self._work, self._left, self._close = work, iter(chunks), close_in_child
+        self._returned: deque[Chunk[Item]] = deque()
+        """What is left of the chunks of workers that died."""
         self._stop = self._context.Event()
         self._workers: list[_Worker[Item]] = []
         for _ in range(jobs):
@@ -106,11 +108,12 @@ class _Pool(Generic[Item, Record]):
     def records(self, stopping: Callable[[], bool]) -> Iterator[Record]:
         """Hand out chunks and collect records until both run dry."""
         for worker in self._workers:
-            self._hand_out(worker)
+            self._hand_out(worker, self._next())
         while busy := {worker.pipe: worker for worker in self._workers if worker.chunk is not None}:
             if stopping():
                 self._stop.set()
-                self._waiting.clear()
+                self._returned.clear()
+                self._left = iter(())
             for pipe in wait(list(busy), timeout=0.5):
                 yield from self._receive(busy[pipe])  # type: ignore[index]
             self._end_overdue()
@@ -123,12 +126,14 @@ class _Pool(Generic[Item, Record]):
                 worker.overdue = True
                 worker.process.kill()
 
-    def _hand_out(self, worker: _Worker[Item]) -> None:
-        worker.chunk, worker.done, worker.since = None, 0, time.monotonic()
-        if self._waiting:
-            worker.chunk = self._waiting.popleft()
+    def _next(self) -> Chunk[Item] | None:
+        return self._returned.popleft() if self._returned else next(self._left, None)
+
+    def _hand_out(self, worker: _Worker[Item], chunk: Chunk[Item] | None) -> None:
+        worker.chunk, worker.done, worker.since = chunk, 0, time.monotonic()
+        if chunk is not None:
             with contextlib.suppress(OSError):  # it is dead, which is found out when it is listened to
-                worker.pipe.send(worker.chunk)
+                worker.pipe.send(chunk)
 
     def _receive(self, worker: _Worker[Item]) -> Iterator[Record]:
         try:
@@ -144,7 +149,7 @@ class _Pool(Generic[Item, Record]):
         elif kind == "retire":
             yield from self._bury(worker, retired=True)
         else:
-            self._hand_out(worker)
+            self._hand_out(worker, self._next())
 
     def _bury(self, worker: _Worker[Item], retired: bool = False) -> Iterator[Record]:
         """Record the item at which a worker died, and give the rest of its chunk to a new one; one that retired died at no item."""
@@ -159,10 +164,10 @@ class _Pool(Generic[Item, Record]):
                 yield self._work.lost(chunk, chunk.items[worker.done], self._cause(worker))
             rest = chunk.items[worker.done + (not retired) :]
             if rest and not self._stop.is_set():
-                self._waiting.appendleft(replace(chunk, items=rest))
-        if self._waiting:
+                self._returned.appendleft(replace(chunk, items=rest))
+        if (following := self._next()) is not None:
             self._workers.append(self._start())
-            self._hand_out(self._workers[-1])
+            self._hand_out(self._workers[-1], following)
 
     def _cause(self, worker: _Worker[Item]) -> Exception:
         if worker.overdue:
