@@ -4,17 +4,15 @@ Clusters are speakers where the clips with a value have enough of them, else utt
 verdicts, which use one kind per place, the clips on which all rows of the place have a value.
 """
 
-from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
-from sys import intern
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from xaibench.benchmark.block import Block, Mask, Values, by_place, make_block
 from xaibench.benchmark.statistics import (
     Interval,
     cluster_bootstraps,
@@ -27,19 +25,11 @@ from xaibench.benchmark.statistics import (
 )
 from xaibench.benchmark.suite import Suite
 from xaibench.benchmark.summary import PRIMARY, SummaryRow
-from xaibench.benchmark.units import FAILED
 
 COLUMNS_AT_ONCE = 128
 ALPHA = 0.05
 HITS = {"pointing_game": 1.0, "fidelity_in": 1.0, "average_increase": 100.0}
 """Metrics of hits and misses, with the value of a hit: where all clips are one of the two, intervals are those of a share."""
-
-Place = tuple[str, str, str, str]
-"""Recipe, polarity, occluder, metric: rows compete within one."""
-Column = tuple[str, str, str, str, str]
-"""Explainer and place."""
-Values = NDArray[np.float64]
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -52,57 +42,6 @@ class RowInfo:
     oracle: bool
     competes: bool = True
     """Whether the row is ranked. One that covers a part of the clips, chosen by its author, has means and neither tier nor verdict."""
-
-
-class ClipName(NamedTuple):
-    """A clip as it stands in the tables; a tenth of the size of a ``ClipRef``."""
-
-    task: str
-    split: str
-    pair: str
-    utterance: str
-    speaker: str
-    vocoder: str
-    family: str
-    seen_vocoder: bool
-
-
-@dataclass
-class Block:
-    """The values of one task and detector: clips by columns, a column being an explainer at a place."""
-
-    task: str
-    detector: str
-    clips: list[ClipName]
-    columns: list[Column]
-    values: Values
-    """(clips, columns), NaN where undefined, failed or not measured."""
-    asked: Mask
-    """Whether the protocol asked for the value."""
-    failed: Mask
-    excused: Mask
-    """Whether the explainer does not apply to the detector."""
-    reasons: list[str]
-    """Why, by column."""
-
-    def clusters(self, by: str) -> list[str]:
-        """Return the cluster of each clip: its utterance or its speaker."""
-        return [getattr(clip, by) for clip in self.clips]
-
-    def take(self, clips: Mask, columns: Sequence[int]) -> "Block":
-        """Return some clips and columns."""
-        cells = np.ix_(np.flatnonzero(clips), np.asarray(columns, np.intp))
-        return Block(
-            self.task,
-            self.detector,
-            [clip for clip, inside in zip(self.clips, clips, strict=True) if inside],
-            [self.columns[i] for i in columns],
-            self.values[cells],
-            self.asked[cells],
-            self.failed[cells],
-            self.excused[cells],
-            [self.reasons[i] for i in columns],
-        )
 
 
 class Aggregator:
@@ -297,52 +236,6 @@ class Aggregator:
             notes += [f"{imputed} failed explanations take the lowest control"] if imputed else []
             notes += [f"{failed - imputed} failed explanations have no value"] if failed > imputed else []
         return "; ".join(notes)
-
-
-def make_block(task: str, detector: str, units: Iterable[Mapping[str, Any]]) -> Block:
-    """Spread the long rows of one task and detector into clips by columns; a row is looked at once and need not stay."""
-    clips: dict[str, ClipName] = {}
-    columns: dict[Column, int] = {}
-    where, value, status, reasons = (array("q"), array("q")), array("d"), bytearray(), dict[int, str]()
-    lines: dict[str, int] = {}
-    for u in units:
-        line = lines.setdefault(u["pair"], len(lines))
-        if line == len(clips):
-            clips[u["pair"]] = ClipName._make(intern(v) if isinstance(v := u[name], str) else v for name in ClipName._fields)
-        column = columns.setdefault((u["explainer"], u["recipe"], u["polarity"], u["occluder"], u["metric"]), len(columns))
-        where[0].append(line)
-        where[1].append(column)
-        value.append(np.nan if u["value"] is None else u["value"])
-        status.append(1 * (u["status"] in FAILED) + 2 * (u["status"] == "not_applicable"))
-        if status[-1] == 2:
-            reasons[column] = u["why"]
-    pairs, names = sorted(clips), sorted(columns)
-    rows, places = _order([lines[pair] for pair in pairs]), _order([columns[name] for name in names])
-    cells = rows[np.frombuffer(where[0], np.int64)], places[np.frombuffer(where[1], np.int64)]
-    ended, shape = np.frombuffer(status, np.uint8), (len(pairs), len(names))
-    values = np.full(shape, np.nan)
-    asked, failed, excused = (np.zeros(shape, bool) for _ in range(3))
-    values[cells] = np.frombuffer(value)
-    asked[cells] = True
-    failed[cells] = ended == 1
-    excused[cells] = ended == 2
-    told = [reasons.get(columns[name], "") for name in names]
-    return Block(task, detector, [clips[pair] for pair in pairs], names, values, asked, failed, excused, told)
-
-
-def _order(places: Sequence[int]) -> NDArray[np.intp]:
-    """Return where each first place went."""
-    found = np.empty(len(places), np.intp)
-    found[list(places)] = np.arange(len(places))
-    return found
-
-
-def by_place(columns: Sequence[Column]) -> dict[Place, list[int]]:
-    """Group columns by what they compete in."""
-    groups: dict[Place, list[int]] = {}
-    for i, (_, *place) in enumerate(columns):
-        groups.setdefault(tuple(place), []).append(i)  # type: ignore[arg-type]
-    return groups
 
 
 def worst_of(values: Values, higher_is_better: bool) -> Values:

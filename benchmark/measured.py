@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xaibench.benchmark.aggregate import Aggregator, Block, RowInfo, finite, make_block
+from xaibench.benchmark.aggregate import Aggregator, RowInfo, finite
+from xaibench.benchmark.block import Block, make_block
 from xaibench.benchmark.finish import directions
 from xaibench.benchmark.migrate import read_document
 from xaibench.benchmark.results import Results
