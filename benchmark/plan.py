@@ -289,6 +289,7 @@ class _Planner:
             explainer=label,
             recipe=recipe,
             polarity=explainer.polarity,
+            threshold=explainer.decision_threshold,
             identity=identity,
         )
 

@@ -3,6 +3,7 @@
     another detector     all weights drawn anew: the map should become noise (eMPRT, and rank correlation with the first map)
     another seed         the map should stay
     an inaudible change  noise 60 dB under the clip: the map should stay
+    the real twin        for methods with a threshold of their own: how much of a clip without artifact they call artifact
     another vocoder      the same utterance through other vocoders, from the stored maps: the strongest cells should move with the artifact
 
 A map that cannot be made again under a change has no value there, and the reason stands in its place.
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from xaibench.benchmark.explain import Variation, explain_varied, verdict
 from xaibench.benchmark.metrics import sanity as pure
-from xaibench.benchmark.metrics.localization import spearman
+from xaibench.benchmark.metrics.localization import false_alarm_area, spearman
 from xaibench.benchmark.plan import PlannedClip
 from xaibench.benchmark.suite import Sanity
 from xaibench.benchmark.units import Unit
@@ -54,10 +55,12 @@ class Examiner:
         """
         values: dict[str, float | None] = {}
         why: dict[str, str] = {}
+        decides = unit.threshold is not None and self.clip.has_twin
         for names, ask in (
             (("sanity_entropy_rise", "sanity_randomized_similarity"), self._randomized),
             (("sanity_repeatability",), self._repeated),
             (("sanity_maximum_sensitivity",), self._perturbed),
+            *([(("false_alarm_area",), self._false_alarm)] if decides else []),
         ):
             try:
                 found = ask(unit, heatmap, budget, absolute)
@@ -97,6 +100,12 @@ class Examiner:
             maps.append(self._again(unit, Variation(waveform=heard), absolute))
         cells = self.valid.to(heatmap.dtype)
         return [float(pure.maximum_sensitivity((heatmap * cells)[None], torch.stack([(m * cells)[None] for m in maps]))[0])]
+
+    def _false_alarm(self, unit: Unit, heatmap: Tensor, budget: Sanity, absolute: bool) -> list[float]:
+        del heatmap, budget
+        assert unit.threshold is not None  # or it is not asked
+        twin = self._again(unit, Variation(waveform=self.clip.bonafide), absolute)
+        return [float(false_alarm_area(twin[None], self.valid[None], threshold=unit.threshold)[0])]
 
     def _correlation(self, one: Tensor, other: Tensor) -> float:
         return float(spearman(one[None].double(), other[None].double(), self.valid[None])[0])

@@ -64,6 +64,8 @@ class ScoreItem:
     """Whether the causal truth's own map is scored in the place of the stored one."""
     budgets: tuple[float, ...] = ()
     """Shares of the cells for the confidence metrics."""
+    threshold: float | None = None
+    """Where the explainer itself divides artifact from the rest."""
 
 
 def localization_items(explanation: Explanation, recipes: Sequence[str]) -> Iterator[ScoreItem]:
@@ -72,7 +74,14 @@ def localization_items(explanation: Explanation, recipes: Sequence[str]) -> Iter
     shared = {"unit": explanation.key, "heatmap": explanation.heatmap_sha256, "code": _code("localization")}
     for recipe in (unit.recipe,) if unit.recipe else recipes:
         for polarity, shown in polarities(explanation, BOTH):
-            identity = {"stage": "localization", **shared, "recipe": named_recipe(recipe).content_hash(), "polarity": polarity}
+            identity: dict[str, Any] = {
+                "stage": "localization",
+                **shared,
+                "recipe": named_recipe(recipe).content_hash(),
+                "polarity": polarity,
+            }
+            threshold = unit.threshold if polarity == "declared" else None
+            identity |= {} if threshold is None else {"threshold": threshold}
             yield ScoreItem(
                 content_hash(identity),
                 explanation.key,
@@ -82,6 +91,7 @@ def localization_items(explanation: Explanation, recipes: Sequence[str]) -> Iter
                 polarity,
                 shown=shown,
                 absolute=_absolute(unit, polarity),
+                threshold=threshold,
             )
 
 
@@ -236,7 +246,7 @@ class ClipScorer:
 
     def _localize(self, item: ScoreItem, heatmap: Tensor) -> dict[str, Any]:
         target = self.target(item.recipe)
-        raw = target.score(heatmap)
+        raw = target.score(heatmap) | ({} if item.threshold is None else target.decided(heatmap, item.threshold))
         if item.recipe == TIME.name:  # labels say nothing of frequency
             raw = {name: value for name, value in raw.items() if name.startswith("time_")}
         why = {

@@ -69,6 +69,8 @@ class Unit(_Record):
     """Recipe that the explainer was told to look for; empty for explainers that know none."""
     polarity: Literal["signed", "magnitude"] = "signed"
     """What the explainer declares."""
+    threshold: float | None = None
+    """Where the explainer itself divides artifact from the rest, if it does."""
     identity: dict[str, Any]
     """What the heatmap depends on, by content: hashes, options, grid and seed. Kept whole, so that a stale unit can say why."""
 

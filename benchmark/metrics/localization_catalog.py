@@ -185,6 +185,47 @@ class TiedCells(Metric):
     function = staticmethod(pure.tied_cells)
 
 
+@METRICS.register("generalized_dice_at_threshold")
+@dataclass(frozen=True)
+class GeneralizedDiceAtThreshold(Metric):
+    """Overlap of the cells above the explainer's own threshold, however many, as SegDiff's papers score it; none, or all, is chance."""
+
+    info = MetricInfo(
+        "generalized_dice_at_threshold", "Generalized Dice at its threshold", True, 0, 1, "2m(1-m)", SUDRE, "diagnostic", cost="one pass"
+    )
+    function = staticmethod(lambda heatmap, mask, valid=None, *, threshold: pure.generalized_dice(heatmap > threshold, mask, valid))
+    threshold: float = 0.5
+
+
+@METRICS.register("dice_at_threshold")
+@dataclass(frozen=True)
+class DiceAtThreshold(Metric):
+    """Dice of the cells above the explainer's own threshold; 0 where it chooses none."""
+
+    info = MetricInfo(
+        "dice_at_threshold",
+        "Dice at its threshold",
+        True,
+        0,
+        1,
+        "2am/(a+m) for a share a of cells",
+        "Dice 1945, doi:10.2307/1932409",
+        "diagnostic",
+    )
+    function = staticmethod(lambda heatmap, mask, valid=None, *, threshold: pure.dice(heatmap > threshold, mask, valid))
+    threshold: float = 0.5
+
+
+@METRICS.register("area_at_threshold")
+@dataclass(frozen=True)
+class AreaAtThreshold(Metric):
+    """Share of the vocoded clip's cells that lie above the explainer's own threshold; beside the false-alarm area of the real recording."""
+
+    info = MetricInfo("area_at_threshold", "Area at its threshold", False, 0, 1, "", OURS, "diagnostic", cost="one pass")
+    function = staticmethod(pure.false_alarm_area)
+    threshold: float = 0.5
+
+
 @METRICS.register("false_alarm_area")
 @dataclass(frozen=True)
 class FalseAlarmArea(Metric):

@@ -207,14 +207,23 @@ class Target:
         scores["tied_cells"] = float(ranking.tied_at(self.area)) if self.area else float("nan")
         return scores
 
+    def decided(self, heatmap: Any, threshold: float) -> dict[str, float]:
+        """Score the cells above an explainer's own threshold, however many they are: what equal area hides is how many it would choose."""
+        chosen = self.take(check_heatmap(heatmap, ndim=2) > threshold)
+        predicted = int(chosen.sum())
+        scores = self.area_scores(int((chosen & self.hits).sum()), predicted)
+        share = predicted / self.cells if self.cells else float("nan")
+        return {f"{name}_at_threshold": scores[name] for name in ("generalized_dice", "dice")} | {"area_at_threshold": share}
+
 
 def _why(target: "Target", metric: str) -> str:
+    metric = metric.removesuffix("_at_threshold")
     if not target.cells:
         return "no cell is valid: the clip is shorter than one analysis window"
     if metric == "spearman":
         flat = target.difference is not None and not target.difference_ranks.any()
         return "the difference of the twins is the same everywhere, so there is no order to agree with" if flat else ""
-    if not target.area:
+    if not target.area and metric != "area":
         return "the mask is empty: the twins do not differ, so there is nothing to find"
     if target.area == target.cells and metric in NEEDS_BOTH_CLASSES:
         return "the mask is full: no cell is left to tell the artifact from"

@@ -45,6 +45,11 @@ class SegDiffExplainer(TrainableExplainer):
     """Task whose shipped weights are used, or path of a .safetensors file; ``auto`` is the task at hand, minivoc where none ship for it."""
     stft: STFTConfig = DEFAULT_STFT
 
+    @property
+    def decision_threshold(self) -> float | None:
+        """The papers' 0.5 of the mask's probability."""
+        return 0.5
+
     def sampling(self) -> Sampling:
         """Return how the posterior is sampled."""
         return Sampling()
@@ -152,6 +157,11 @@ class SpecSegDiff(SegDiffExplainer):
         """Hash the weights, those of the start included."""
         own = super().state_hash()
         return own if self.start == "noise" else content_hash([own, load("one_shot", self.chosen(None)).sha256])
+
+    @property
+    def decision_threshold(self) -> float | None:
+        """The papers' 0.5 of the mask's probability; a deviation decides nothing."""
+        return super().decision_threshold if self.output == "probability" else None
 
     @torch.no_grad()
     def beginning(self, waveform: Tensor) -> Tensor | None:

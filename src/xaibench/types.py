@@ -124,6 +124,11 @@ class Explainer(ABC):
             Heatmap, ``(B, F, N)`` float32, finite, larger for more evidence of spoof.
         """
 
+    @property
+    def decision_threshold(self) -> float | None:
+        """Value of the heatmap above which the method itself calls a cell artifact; ``None`` for methods that only rank cells."""
+        return None
+
     def applicable(self, detector: Detector) -> tuple[bool, str]:
         """Tell whether the method can explain this detector, with the reason if not."""
         return True, ""

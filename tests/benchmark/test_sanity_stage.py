@@ -6,8 +6,10 @@ import pytest
 import torch
 from toys import GRID, SUITE, Toy, ToyDetector, ToyTask, toy_run
 
+from xaibench.benchmark.metrics.localization import dice, generalized_dice
 from xaibench.benchmark.rescore import rescore
 from xaibench.benchmark.suite import Sanity
+from xaibench.tasks.masks import truth
 from xaibench.tasks.spectrogram import magnitude
 from xaibench.types import Explainer
 
@@ -39,9 +41,23 @@ class Fickle(Explainer):
         return magnitude(waveform, GRID)
 
 
+@dataclass(frozen=True)
+class Decider(Explainer):
+    """Calls artifact what is louder than its threshold."""
+
+    name = "decider"
+
+    @property
+    def decision_threshold(self):
+        return 1.0
+
+    def explain(self, waveform, detector, *, references=None, generator=None):
+        return magnitude(waveform, GRID)
+
+
 @pytest.fixture(scope="module")
 def examined(tmp_path_factory):
-    return toy_run(tmp_path_factory.mktemp("sanity") / "run", Toy(), Reader(), Fickle(), task=TASK, suite=EXAMINING)
+    return toy_run(tmp_path_factory.mktemp("sanity") / "run", Toy(), Reader(), Fickle(), Decider(), task=TASK, suite=EXAMINING)
 
 
 def means(results, metric):
@@ -77,6 +93,28 @@ def test_three_clips_are_examined_and_what_fails_under_a_change_says_so(examined
     assert lost.value.isna().all()
     assert set(lost.why) == {"RuntimeError: this is another detector"}
     assert frame[frame.metric == "sanity_repeatability"].value.tolist() == [1, 1, 1]
+
+
+def test_a_threshold_of_its_own_is_scored_beside_equal_area_and_on_the_real_twin(examined):
+    frame = examined.frame[(examined.frame.explainer == "decider") & (examined.frame.polarity == "declared")]
+    clips = {pair.id: TASK.load(pair) for pair in TASK.pairs("test")}
+    for name, of in (("generalized_dice_at_threshold", generalized_dice), ("dice_at_threshold", dice)):
+        rows = frame[frame.metric == name]
+        assert len(rows) == len(clips)
+        for row in rows.itertuples():
+            found = truth(clips[row.pair], row.recipe, GRID)
+            chosen = magnitude(clips[row.pair].spoof[None], GRID) > 1
+            assert row.value == pytest.approx(float(of(chosen, found.mask[None], found.valid[None])[0]))
+    falsely = frame[frame.metric == "false_alarm_area"]
+    assert falsely.pair.nunique() == 3
+    for row in falsely.itertuples():
+        assert row.occluder == "sanity"
+        assert row.value == pytest.approx(float((magnitude(clips[row.pair].bonafide[None], GRID) > 1).double().mean()))
+    others = examined.frame[examined.frame.explainer != "decider"]
+    assert not set(others.metric) & {"false_alarm_area", "area_at_threshold", "generalized_dice_at_threshold"}
+    means = {row.metric: row for row in examined.summary.rows if row.explainer == "decider" and row.slice == "all"}
+    assert {"false_alarm_area", "area_at_threshold", "generalized_dice_at_threshold"} <= set(means)
+    assert means["generalized_dice_at_threshold"].tier is None  # a diagnostic: rows without a threshold do not lose to it
 
 
 def test_similarity_between_vocoders_is_that_of_the_stored_maps(examined):
