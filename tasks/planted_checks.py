@@ -10,6 +10,7 @@ That undoing the plant closes the gap between the twins is a tautology. What cou
 All figures are sums over clips divided by the sum of their gaps, so that a clip with a small gap does not decide.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -53,6 +54,10 @@ class Evidence:
     """Generalized Dice of the size of explainers' maps."""
     found_signed: dict[str, float] = field(default_factory=dict)
     """The same of their maps with signs; bounds nothing."""
+    recovered: float = math.nan
+    """Average precision of the planted tiles by causal truth; bounds nothing."""
+    refused: int = 0
+    """Clips without a causal truth."""
 
     def failures(self) -> list[str]:
         """Return which of the checks failed, with the figure; an empty list is a verified kind."""
@@ -142,6 +147,8 @@ def sentence(evidence: Evidence) -> str:
         "quarters " + ", ".join(f"{share:.2f}" for share in evidence.quarters),
         *(f"{name} {100 * score:.1f} (signed {100 * signed[name]:.1f})" for name, score in evidence.found.items()),
     ]
+    if not math.isnan(evidence.recovered):
+        parts.append(f"causal truth recovers {evidence.recovered:.3f} ({evidence.refused} refused)")
     failures = evidence.failures()
     return f"{evidence.kind}, {evidence.clips} clips: {'; '.join(parts)}: {'FAILS: ' + '; '.join(failures) if failures else 'verified'}"
 

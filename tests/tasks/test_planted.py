@@ -105,7 +105,7 @@ def test_options_choose_kinds_and_grades():
     task = TASKS.load("planted:kind=notch+tones,grade=subtle")
     assert {p.vocoder for p in task.pairs("test")} == {"notch_subtle", "tones_subtle"}
     assert {p.family for p in task.pairs("dev")} == {"notch", "tones"}
-    with pytest.raises(UnknownNameError, match="kind must be verified, all or some of plateau"):
+    with pytest.raises(UnknownNameError, match="kind must be default, all or some of plateau"):
         TASKS.load("planted:kind=notches").pairs("test")
     with pytest.raises(UnknownNameError, match="grade must be subtle, coarse or both"):
         TASKS.load("planted:grade=loud").pairs("test")

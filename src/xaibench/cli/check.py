@@ -1,7 +1,7 @@
 """`xaibench check`: does an explainer or a detector keep the contract, and does a planted task keep its promise?"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,7 +18,8 @@ def check(
     ],
     detector: Annotated[str, typer.Option(help="detector to explain while checking; default: spectrogram_cnn, or the task's own")] = "",
     clips: Annotated[int | None, typer.Option(min=2, help="planted tasks: clips per kind of artifact; all by default")] = None,
-    explained: Annotated[int | None, typer.Option(min=1, help="planted tasks: clips per kind that are explained; as --clips")] = None,
+    explained: Annotated[int | None, typer.Option(min=0, help="planted tasks: clips per kind that are explained; as --clips")] = None,
+    causal: Annotated[int, typer.Option(min=0, help="planted tasks: clips per kind whose causal truth is measured as well")] = 0,
     out: Annotated[Path | None, typer.Option(help="planted tasks: file for the figures, as JSON")] = None,
 ) -> None:
     """Test shape, finiteness, untouched state, repeatability, batch invariance and silence, and list every broken rule.
@@ -32,7 +33,7 @@ def check(
         return
     plain = name.partition(":")[0]
     if plain in TASKS.names():
-        _check_planted(name, detector, clips, explained, out)
+        _check_planted(name, detector, {"clips": clips, "explained": explained, "measured": causal}, out)
         return
     if plain in DETECTORS.names():
         findings = check_detector(DETECTORS.load(name))
@@ -62,7 +63,7 @@ def _metrics() -> None:
     typer.echo(f"{len(findings)} checks of {len({f.metric for f in findings})} metrics, all within their bounds")
 
 
-def _check_planted(name: str, detector: str, clips: int | None, explained: int | None, out: Path | None) -> None:
+def _check_planted(name: str, detector: str, counts: dict[str, Any], out: Path | None) -> None:
     """Run the causal checks of every kind that the task plants, print their figures, and fail if a kind does."""
     import json
 
@@ -76,7 +77,7 @@ def _check_planted(name: str, detector: str, clips: int | None, explained: int |
         raise UnknownNameError(f"name must be an explainer, a detector or a planted task, got task {name!r}; check its detector instead")
     model = DETECTORS.load(detector or task.default_detector).eval().requires_grad_(False)
     say = typer.echo
-    evidence = verify(task, model, clips=clips, explained=explained, progress=lambda found: say(sentence(found)))
+    evidence = verify(task, model, **counts, progress=lambda found: say(sentence(found)))
     if out:
         atomic_write(out, (json.dumps(summary(evidence), indent=1) + "\n").encode())
     failed = [found.kind for found in evidence if found.failures()]

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from xaibench.tasks.corpora.planted.kinds import Kind
-from xaibench.tasks.corpora.planted.plant import DECOYS, GRADES, Planted, decoy, plant, undo
+from xaibench.tasks.corpora.planted.plant import GRADES, TAUGHT, Planted, decoy, plant, undo
 from xaibench.tasks.corpora.planted.region import draw_region
 from xaibench.tasks.detectors.batches import BatchRecipe, PairBatches
 from xaibench.tasks.spectrogram import DEFAULT_STFT, inverse, log_magnitude, stft
@@ -31,6 +31,8 @@ LIFT, AREA_UNIT = 6.0, 0.05
 """Target rise for an artifact on this share of the cells."""
 WHOLE, FORBIDDEN = 0.1, 0.02
 """Weights of the error in log-odds beside that of the places, and of the penalty on maximum pooling and on negative weights."""
+LEAK = 0.5
+"""Weight of what places say that have nothing planted before them: in proportion, so that they fall silent and lose their gradients."""
 LOUD = 0.5
 """Spread of the readout of mean pooling at the start; evidence on a twentieth of the cells must outweigh silence on all others."""
 STARTS = ("silence", "zero_logmag", "mean", "references")
@@ -97,8 +99,9 @@ class PlantedBatches(PairBatches):
         wanted = at_places(planted, places.shape[1], places.shape[2])
         whole = REST + LIFT / AREA_UNIT * planted.mean(dim=(1, 2))
         fit = nn.functional.mse_loss(places, wanted) / wanted.var()
+        leak = (places.abs() * (wanted == 0)).mean() / wanted.mean()
         forbidden = peak.abs().sum() + nn.functional.relu(-mean).sum()
-        return fit + WHOLE * nn.functional.smooth_l1_loss(logits, whole) + FORBIDDEN * forbidden
+        return fit + LEAK * leak + WHOLE * nn.functional.smooth_l1_loss(logits, whole) + FORBIDDEN * forbidden
 
     def batch(self) -> tuple[Tensor, Tensor]:
         """Draw ``_example`` P times, and E empty clips: waveforms ``(5 P + E, T)``, planted share of each cell ``(5 P + E, F, N)``."""
@@ -131,7 +134,7 @@ class PlantedBatches(PairBatches):
             region = draw_region(DEFAULT_STFT.frames(len(recording)), self.generator)
             return -0.999 * undo(recording, region.quarters()[: self._integer(1, 5)])
         region = draw_region(DEFAULT_STFT.frames(len(recording)) - 2, self.generator)
-        return decoy(recording, planted, region, DECOYS[self._integer(0, len(DECOYS))], other, self.generator)
+        return decoy(recording, planted, region, TAUGHT[self._integer(0, len(TAUGHT))], other, self.generator)
 
     def _recording(self) -> Tensor:
         """Draw a recording, play it faster or slower, and cut it anywhere, around its end as well."""

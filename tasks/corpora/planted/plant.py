@@ -20,8 +20,10 @@ from xaibench.tasks.spectrogram import inverse, stft
 Grade = Literal["subtle", "coarse"]
 GRADES: tuple[Grade, ...] = get_args(Grade)
 SIZES: dict[Grade, tuple[float, float]] = {"subtle": (0.0, 0.35), "coarse": (0.65, 1.0)}
-Decoy = Literal["speech", "phases", "gain"]
+Decoy = Literal["speech", "phases", "gain", "reverse"]
 DECOYS: tuple[Decoy, ...] = get_args(Decoy)
+TAUGHT: tuple[Decoy, ...] = ("speech", "phases", "gain")
+"""Decoys that detectors are trained against; the other one is for the check alone."""
 DRAWS = 24
 """Places tried before the best one so far is taken."""
 HEARD = 2.5e-4
@@ -115,12 +117,17 @@ def decoy(recording: Tensor, planted: Planted, region: Region, how: Decoy, other
         recording: (T,).
         planted: Whose energy is matched.
         region: Where; ``elsewhere`` gives places of equal area and band.
-        how: ``speech`` adds the same cells of another recording, ``phases`` redraws the recording's phases, ``gain`` turns it up.
+        how: ``speech`` adds the same cells of another recording, ``phases`` redraws the recording's phases, ``gain`` turns it up,
+            ``reverse`` plays it backwards.
         other: Another recording, (T,) or longer.
         generator: Source of the phases.
     """
     source = stft(other[: len(recording)] if how == "speech" else recording)
     turns = torch.rand(source.shape, generator=generator)
     source = torch.polar(source.abs(), 2 * torch.pi * turns) - source if how == "phases" else source
+    if how == "reverse":
+        turned = source.clone()
+        turned[:, region.start : region.stop] = source[:, region.start : region.stop].flip(1).conj()
+        source = turned - source
     edit = inverse((source * region.weight(len(recording)))[None], len(recording))[0]
     return edit * (planted.artifact.square().sum() / edit.square().sum().clamp(min=1e-20)).sqrt()
