@@ -12,6 +12,7 @@ from xaibench.registry import VOCODERS
 from xaibench.tasks.cache import atomic_write, cache_dir
 from xaibench.tasks.detectors.card import hardware
 from xaibench.tasks.detectors.weights import read_safetensors
+from xaibench.tasks.fleet import Fleet
 from xaibench.tasks.vocoders.neural import weights
 from xaibench.tasks.vocoders.neural.network import Network
 from xaibench.tasks.vocoders.neural.quality import assess
@@ -61,11 +62,13 @@ def train_vocoder(
         cache: Folder of the gathered samples; the user's cache by default.
 
     Returns:
-        The card.
+        The card; nothing in the processes that torchrun started beside the first.
     """
     kind = network_of(config.vocoder)
     gathered = gather([Path(s) for s in speech], cache or cache_dir() / "vocoders", pitched=kind.pitched)
     run = train(config, kind, gathered, out=out, device=device, report=report, minutes=minutes)
+    if not Fleet(device).first:
+        return {}
     path = Path(out) / f"{config.vocoder}.safetensors"
     weights.write(path, config.vocoder, run.network, run.average)
     card = describe(config, run, gathered, path, device) | {"scores": score(config.vocoder, path, gathered, device)}

@@ -48,7 +48,7 @@ class _Block(nn.Module):
 class VocosNetwork(Network):
     """Mel to complex spectrum to waveform."""
 
-    presets: ClassVar[dict[str, VocosSizes]] = {"tiny": VocosSizes(32, 2), "small": VocosSizes(192, 6), "base": VocosSizes(384, 8)}
+    presets: ClassVar[dict[str, VocosSizes]] = {"tiny": VocosSizes(32, 2), "small": VocosSizes(192, 6), "base": VocosSizes(256, 8)}
 
     def __init__(self, sizes: VocosSizes) -> None:
         super().__init__(sizes)

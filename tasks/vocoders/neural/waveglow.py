@@ -86,7 +86,7 @@ class WaveGlowNetwork(Network):
     presets: ClassVar[dict[str, WaveGlowSizes]] = {
         "tiny": WaveGlowSizes(3, 2, 16, 2, 16),
         "small": WaveGlowSizes(6, 2, 48, 5, 64),
-        "base": WaveGlowSizes(12, 4, 96, 7, 128),
+        "base": WaveGlowSizes(12, 4, 64, 7, 80),
     }
 
     def __init__(self, sizes: WaveGlowSizes) -> None:

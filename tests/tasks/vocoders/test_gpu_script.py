@@ -38,3 +38,23 @@ def test_the_gpu_script_says_what_it_needs() -> None:
     done = subprocess.run(["bash", str(SCRIPT), "--minutes", "1"], check=False, capture_output=True, text=True)
     assert done.returncode == 2
     assert "--speech must name a folder of recordings" in done.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_does(speech_folder: Path, tmp_path: Path) -> None:
+    """Without discriminators bit for bit up to rounding; with them the run ends, and the first process alone writes."""
+    pytest.importorskip("accelerate", reason="accelerate joins the processes")
+    environment = os.environ | {"XAIBENCH_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    command = [str(Path(sys.executable).with_name("xaibench")), "train", "vocoder", "vocos", "--speech", str(speech_folder)]
+    options = ["--config", "tiny", "--steps", "6", "--batch-size", "4", "--frames", "12"]
+    two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    losses = {}
+    for name, start, after in (("one", [], "-1"), ("two", two, "-1"), ("judged", two, "2")):
+        call = [*start, *command, *options, "--adversarial-after", after, "--out", str(tmp_path / name)]
+        done = subprocess.run(call, check=False, capture_output=True, text=True, env=environment, timeout=200)
+        assert done.returncode == 0, done.stderr[-2000:]
+        losses[name] = [json.loads(line)["loss"] for line in (tmp_path / name / "history.jsonl").read_text().splitlines()]
+        assert json.loads((tmp_path / name / "vocos.json").read_text())["steps"] == 6
+    assert losses["two"] == pytest.approx(losses["one"], rel=2e-3)
+    assert len(losses["judged"]) == 6
+    assert losses["judged"][:3] == pytest.approx(losses["one"][:3], rel=2e-3)

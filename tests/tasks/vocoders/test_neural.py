@@ -32,6 +32,12 @@ def test_the_named_vocoders_can_be_trained() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_weights_of_every_size_stay_under_eight_megabytes(name: str) -> None:
+    for sizes in network_of(name).presets.values():
+        assert sum(p.numel() for p in network_of(name)(sizes).parameters()) * 2 < 7.9e6  # two bytes each, and a header
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_copy_has_its_recordings_length_and_depends_on_nothing_but_the_seed(name: str, untrained: Any, voice: torch.Tensor) -> None:
     vocoder = VOCODERS.get(name)(weights=str(untrained(name)))
     for samples in (2048, 2049, 5000, 5199):
