@@ -22,6 +22,7 @@ from xaibench.tasks.vocoders.neural.features import HOP, Condition, levelled, lo
 from xaibench.tasks.vocoders.neural.job import network_of, train_vocoder, trainable
 from xaibench.tasks.vocoders.neural.quality import assess
 from xaibench.tasks.vocoders.neural.training import TrainingConfig, train
+from xaibench.types import tensors_hash
 
 NAMES = trainable()
 
@@ -161,6 +162,8 @@ def test_copies_are_made_again_when_the_weights_change(speech_folder: Path, untr
 
 def test_weights_are_refused_with_the_reason(untrained: Any, voice: torch.Tensor, tmp_path: Path) -> None:
     vocoder = VOCODERS.get("vocos")
+    with pytest.raises(WeightsError, match=r"weights of hn_nsf must be given, since none ship, .* run `xaibench train vocoder hn_nsf"):
+        VOCODERS.get("hn_nsf")().copy(voice)
     with pytest.raises(WeightsError, match="weights of vocos must be a file, got 'nowhere"):
         vocoder(weights="nowhere.safetensors").copy(voice)
     damaged, other = tmp_path / "damaged.safetensors", tmp_path / "other.safetensors"
@@ -215,3 +218,14 @@ def test_distance_in_decibels_is_a_closed_form(voice: torch.Tensor) -> None:
     features = log_mel(levelled(loud)[None])[..., : len(voice) // HOP - 2] - log_mel(levelled(voice)[None])[..., : len(voice) // HOP - 2]
     moved = features[log_mel(levelled(voice)[None])[..., : len(voice) // HOP - 2] > -1.5] * 2 * 8.685889638
     torch.testing.assert_close(moved, level.expand_as(moved), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("path", sorted(weights.SHIPPED.glob("*.safetensors")), ids=lambda p: p.stem)
+def test_shipped_weights_are_what_their_card_says_and_can_be_understood(path: Path, voice: torch.Tensor) -> None:
+    pytest.importorskip("pystoi", reason="pystoi is not installed")
+    card = json.loads(path.with_suffix(".json").read_text())
+    assert path.stat().st_size == card["file_bytes"] < 8e6
+    assert tensors_hash(load_file(path)) == card["weights_sha256"]
+    scores = assess([(voice, VOCODERS.load(path.stem).copy(voice))])  # a synthetic voice, unlike those it was trained on
+    assert scores["stoi"] > 0.75
+    assert scores["log_mel_db"] < 8
