@@ -74,6 +74,22 @@ def test_maximum_sensitivity_takes_the_worst_copy():
     assert math.isnan(found[1])
 
 
+def test_maximum_sensitivity_is_captums_for_the_same_perturbations():
+    from captum.attr import InputXGradient
+    from captum.metrics import sensitivity_max
+
+    torch.manual_seed(0)
+    detector = Varied().eval().double()
+    explain = InputXGradient(detector).attribute
+    clips, changes = torch.randn(3, 100).double(), 0.02 * torch.randn(5, 3, 100).double()
+    with pytest.warns(UserWarning, match="required_grads"):
+        repeated = changes.transpose(0, 1).flatten(0, 1)  # captum holds all copies of the first clip, then of the second
+        theirs = sensitivity_max(explain, clips, perturb_func=lambda copies: copies + repeated, n_perturb_samples=5)
+        ours = maximum_sensitivity(explain(clips)[:, None], torch.stack([explain(clips + change)[:, None] for change in changes]))
+    torch.testing.assert_close(ours, theirs)
+    assert (ours > 0).all()
+
+
 def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="heatmaps must hold at least 2 maps, got 1"):
         repeatability(np.ones((1, 3, 3)))
