@@ -45,7 +45,7 @@ class Plot:
         return sum(curve.greyed for curve in self.curves)
 
 
-Means = dict[tuple[str, str], dict[str, tuple[list[float], list[float]]]]
+Lines = dict[str, tuple[list[float], list[float]]]
 
 
 def read_curves(run_dir: Path) -> list[dict[str, Any]]:
@@ -75,14 +75,29 @@ def plots(records: Iterable[Mapping[str, Any]], board: Board, recipe: str) -> li
 
 
 def _plot(key: tuple[str, str], records: list[Mapping[str, Any]], board: Board, recipe: str) -> Plot:
-    means = _means(records)
+    clips = len({r["pair"] for r in records})
+    return draw(_means(records), board, recipe, occluder=key[0], title=ORDERS[key[1]], clips=clips)
+
+
+def draw(means: Lines, board: Board, recipe: str, *, occluder: str, title: str, clips: int, upto: float = 1.0) -> Plot:
+    """Lay out one line for each row of a board.
+
+    Args:
+        means: Abscissas, shares of the cells, and ordinates by explainer.
+        board: The board.
+        recipe: Whose ranking gives the colours.
+        occluder: What replaced the cells.
+        title: Of the plot.
+        clips: How many were averaged.
+        upto: Share of the cells at the right edge.
+    """
     values = [y for _, ys in means.values() for y in ys]
     low, high = min(values, default=0.0), max(values, default=1.0)
     step = round_step(high - low)
     low, high = math.floor(low / step) * step, max(math.ceil(high / step) * step, math.floor(low / step) * step + step)
 
     def place(x: float, y: float) -> str:
-        return f"{LEFT + x * (WIDTH - LEFT - RIGHT):.1f},{TOP + (high - y) / (high - low) * (HEIGHT - TOP - BOTTOM):.1f}"
+        return f"{LEFT + x / upto * (WIDTH - LEFT - RIGHT):.1f},{TOP + (high - y) / (high - low) * (HEIGHT - TOP - BOTTOM):.1f}"
 
     floor = board.floor(recipe)
     order: tuple[Group, ...] = ("control", "oracle", "explainer")
@@ -93,17 +108,15 @@ def _plot(key: tuple[str, str], records: list[Mapping[str, Any]], board: Board, 
         if row.explainer in means:
             css = f"c{colours[row.explainer]}" if row.explainer in colours else row.group
             css = "floorline" if floor and row.explainer == floor[0].explainer else css
-            curves.append(
-                Curve(row, css, " ".join(place(x, y) for x, y in zip(*means[row.explainer], strict=True)), row.leaves_range(key[0]))
-            )
+            points = " ".join(place(x, y) for x, y in zip(*means[row.explainer], strict=True))
+            curves.append(Curve(row, css, points, row.leaves_range(occluder)))
     n_ticks = round((high - low) / step)
     y_ticks = tuple((float(place(0, low + i * step).split(",")[1]), f"{low + i * step:g}".replace("-", "−")) for i in range(n_ticks + 1))
-    x_ticks = tuple((LEFT + x * (WIDTH - LEFT - RIGHT), f"{100 * x:.0f} %") for x in (0, 0.25, 0.5, 0.75, 1))
-    clips = len({r["pair"] for r in records})
-    return Plot(key[0], ORDERS[key[1]], clips, tuple(curves), x_ticks, y_ticks)
+    x_ticks = tuple((LEFT + x * (WIDTH - LEFT - RIGHT), f"{100 * upto * x:g} %") for x in (0, 0.25, 0.5, 0.75, 1))
+    return Plot(occluder, title, clips, tuple(curves), x_ticks, y_ticks)
 
 
-def _means(records: list[Mapping[str, Any]]) -> dict[str, tuple[list[float], list[float]]]:
+def _means(records: list[Mapping[str, Any]]) -> Lines:
     """Average log-odds at each fraction over clips; curves of another length than the first are left to their own explainer's mean."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for record in records:

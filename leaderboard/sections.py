@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from xaibench.benchmark.suite import SUITES
 from xaibench.leaderboard import notes
 from xaibench.leaderboard.album import Card
+from xaibench.leaderboard.areas import area_plots
 from xaibench.leaderboard.curves import Plot, plots
 from xaibench.leaderboard.facets import Facets, facets
 from xaibench.leaderboard.rows import Board, Row, Run, Score, number
@@ -44,6 +46,7 @@ class Section:
     """One for each view."""
     vocoders: Matrix | None
     plots: tuple[Plot, ...]
+    areas: tuple[Plot, ...]
     tradeoffs: tuple[Tradeoff, ...]
     colours: tuple[tuple[Row, str], ...]
     occluders: Matrix | None
@@ -89,6 +92,7 @@ def section(run: Run, board: Board, at: int, curves: Sequence[Mapping[str, Any]]
         facets=tuple(facets(run, board, view) for view in views),
         vocoders=by_vocoder(board, recipe),
         plots=drawn,
+        areas=tuple(area_plots(board, recipe, _first_area(run))),
         tradeoffs=tuple(tradeoffs(board, recipe)),
         colours=tuple((row, css[row.explainer]) for row in board.ranked("explainer", recipe) if row.explainer in css),
         occluders=by_occluder(board, recipe),
@@ -98,6 +102,12 @@ def section(run: Run, board: Board, at: int, curves: Sequence[Mapping[str, Any]]
         samples=cards,
         why_no_samples=why,
     )
+
+
+def _first_area(run: Run) -> float | None:
+    """Return the area budget of the columns without a suffix, which a suite of the user's own does not tell."""
+    suite = SUITES.get(str(run.summary.get("suite", "")))
+    return suite.area_budgets[0] if suite else None
 
 
 def _detector_record(run: Run, board: Board) -> Mapping[str, Any]:

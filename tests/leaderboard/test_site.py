@@ -267,3 +267,24 @@ def test_only_pages_of_an_earlier_report_are_replaced(toy_run: Path, tmp_path: P
     (tmp_path / "samples" / "mine.txt").write_text("mine", encoding="utf-8")
     build(toy_run, tmp_path, **toys, samples=1)
     assert (tmp_path / "samples" / "mine.txt").exists()
+
+
+def test_confidence_over_the_area_is_drawn_where_several_areas_were_measured(toy_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(toy_run, run)
+    assert "Confidence over the area" not in build(run, tmp_path / "without").read_text(encoding="utf-8")
+    summary = json.loads((run / "summary.json").read_text())
+    curves = [row for row in summary["rows"] if row["metric"] == "srg" and row["occluder"] == "twin_complex"]
+    heights = {"average_drop_at_1": 40.0, "average_drop": 20.0, "average_drop_at_20": 0.0, "fidelity_in": 0.5}
+    for name, mean in heights.items():
+        summary["rows"] += [{**row, "metric": name, "mean": mean, "low": mean, "high": mean} for row in curves]
+    (run / "summary.json").write_text(json.dumps(summary))
+    page = build(run, tmp_path / "with").read_text(encoding="utf-8")
+    block = page.split('id="areas-', 1)[1].split("</details>")[0]
+    assert block.count("<figure") == 1  # fidelity_in has one area, which makes no line
+    assert "Average drop, %" in block
+    lines = re.findall(r'<polyline class="line ([^"]*)" points="([^"]*)"', block)
+    assert len(lines) == len(curves)
+    assert any(css.startswith("c") for css, _ in lines)
+    for _, points in lines:  # 1, 5 and 20 % of a plot that ends at 20 %, falling from its top to its bottom
+        assert points == "58.7,10.0 141.5,115.0 452.0,220.0"

@@ -74,6 +74,7 @@ def test_maximum_sensitivity_takes_the_worst_copy():
     assert math.isnan(found[1])
 
 
+@pytest.mark.filterwarnings("ignore:Input Tensor .* required_grads")
 def test_maximum_sensitivity_is_captums_for_the_same_perturbations():
     from captum.attr import InputXGradient
     from captum.metrics import sensitivity_max
@@ -82,10 +83,9 @@ def test_maximum_sensitivity_is_captums_for_the_same_perturbations():
     detector = Varied().eval().double()
     explain = InputXGradient(detector).attribute
     clips, changes = torch.randn(3, 100).double(), 0.02 * torch.randn(5, 3, 100).double()
-    with pytest.warns(UserWarning, match="required_grads"):
-        repeated = changes.transpose(0, 1).flatten(0, 1)  # captum holds all copies of the first clip, then of the second
-        theirs = sensitivity_max(explain, clips, perturb_func=lambda copies: copies + repeated, n_perturb_samples=5)
-        ours = maximum_sensitivity(explain(clips)[:, None], torch.stack([explain(clips + change)[:, None] for change in changes]))
+    repeated = changes.transpose(0, 1).flatten(0, 1)  # captum holds all copies of the first clip, then of the second
+    theirs = sensitivity_max(explain, clips, perturb_func=lambda copies: copies + repeated, n_perturb_samples=5)
+    ours = maximum_sensitivity(explain(clips)[:, None], torch.stack([explain(clips + change)[:, None] for change in changes]))
     torch.testing.assert_close(ours, theirs)
     assert (ours > 0).all()
 
