@@ -1,10 +1,15 @@
 """Lossy codecs as copy synthesizers, through the libsndfile that soundfile brings: Opus (RFC 6716) and MPEG-1/2 layer III (LAME).
 
-They are a family of their own: nothing is synthesized, cells under the masking threshold are coarsened or dropped.
+Where that libsndfile is too old for one, an ``ffmpeg`` on the path takes its place; the encoders are the same, the bits are not. Codecs are
+a family of their own: nothing is synthesized, cells under the masking threshold are coarsened or dropped.
 """
 
 import io
+import shutil
+import subprocess
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -23,6 +28,8 @@ class Codec(Vocoder):
     kind: ClassVar[str] = "codec"
     container: ClassVar[str] = ""
     subtype: ClassVar[str] = ""
+    encoder: ClassVar[str] = ""
+    """Name in ffmpeg."""
     range_kbps: ClassVar[tuple[float, float]] = (0.0, 0.0)
     """Rates that the encoder's compression levels 1 and 0 stand for, mono at 16 kHz."""
 
@@ -38,21 +45,19 @@ class Codec(Vocoder):
         """Encode and decode.
 
         Raises:
-            MissingExtraError: If the libsndfile at hand has no such encoder.
+            MissingExtraError: If neither the libsndfile at hand nor an ffmpeg has such an encoder.
         """
-        if self.subtype not in soundfile.available_subtypes(self.container):
-            found = soundfile.__libsndfile_version__
-            raise MissingExtraError(
-                f"vocoder {self.name!r} needs libsndfile 1.1 or later, got {found}; run `pip install --upgrade 'soundfile>=0.13'`"
-            )
         dithered = samples + rng.triangular(-1, 0, 1, samples.size) / 32768
-        peak = float(np.abs(dithered).max())
+        sent: Samples = dithered * min(1, 0.99 / float(np.abs(dithered).max()))
+        if self.subtype in soundfile.available_subtypes(self.container):
+            return self._through_libsndfile(sent)
+        return self._through_ffmpeg(sent)
+
+    def _through_libsndfile(self, sent: Samples) -> Samples:
         low, high = self.range_kbps
         buffer = io.BytesIO()
         level = (high - self.kbps) / (high - low)
-        soundfile.write(
-            buffer, dithered * min(1, 0.99 / peak), SAMPLE_RATE, format=self.container, subtype=self.subtype, compression_level=level
-        )
+        soundfile.write(buffer, sent, SAMPLE_RATE, format=self.container, subtype=self.subtype, compression_level=level)
         buffer.seek(0)
         decoded, rate = soundfile.read(buffer, dtype="float64")
         if rate != SAMPLE_RATE:  # Opus decodes at 48 kHz where it was not told otherwise
@@ -61,6 +66,34 @@ class Codec(Vocoder):
             decoded = soxr.resample(decoded, rate, SAMPLE_RATE, quality="VHQ")
         copied: Samples = decoded
         return copied
+
+    def _through_ffmpeg(self, sent: Samples) -> Samples:
+        """Encode into a file, since a pipe cannot hold the header that tells a decoder what to leave out at both ends."""
+        program = shutil.which("ffmpeg")
+        if program is None:
+            found = soundfile.__libsndfile_version__
+            raise MissingExtraError(
+                f"vocoder {self.name!r} needs libsndfile 1.1 or later, got {found}, or ffmpeg, got none on the path; "
+                "run `pip install --upgrade 'soundfile>=0.13'`"
+            )
+        raw = ("-f", "f32le", "-ar", str(SAMPLE_RATE), "-ac", "1")
+        with tempfile.TemporaryDirectory() as folder:
+            file = str(Path(folder) / f"coded.{self.name}")
+            rate = ("-c:a", self.encoder, "-b:a", f"{round(1000 * self.kbps)}")
+            self._run(program, (*raw, "-i", "pipe:0", *rate, "-y", file), sent.astype("<f4").tobytes())
+            content = self._run(program, ("-i", file, *raw, "pipe:1"), b"")
+        copied: Samples = np.frombuffer(content, "<f4").astype(np.float64)
+        return copied
+
+    def _run(self, program: str, options: tuple[str, ...], sent: bytes) -> bytes:
+        done = subprocess.run((program, "-v", "error", *options), input=sent, capture_output=True, check=False)
+        if done.returncode:
+            said = done.stderr.decode(errors="replace").strip().splitlines()
+            raise MissingExtraError(
+                f"vocoder {self.name!r} needs an ffmpeg with {self.encoder}, got {said[-1] if said else 'an error'}; "
+                "run `pip install --upgrade 'soundfile>=0.13'`"
+            )
+        return done.stdout
 
 
 @VOCODERS.register("opus")
@@ -72,6 +105,7 @@ class Opus(Codec):
     reference: ClassVar[str] = "Valin et al. 2012, RFC 6716"
     container: ClassVar[str] = "OGG"
     subtype: ClassVar[str] = "OPUS"
+    encoder: ClassVar[str] = "libopus"
     range_kbps: ClassVar[tuple[float, float]] = (6.0, 256.0)
     lag_samples: ClassVar[int] = 4
 
@@ -85,5 +119,6 @@ class MP3(Codec):
     reference: ClassVar[str] = "ISO/IEC 13818-3"
     container: ClassVar[str] = "MP3"
     subtype: ClassVar[str] = "MPEG_LAYER_III"
+    encoder: ClassVar[str] = "libmp3lame"
     range_kbps: ClassVar[tuple[float, float]] = (8.0, 160.0)
     lag_samples: ClassVar[int] = 1

@@ -8,9 +8,12 @@ import pytest
 import torch
 
 from xaibench.benchmark import protocols
-from xaibench.benchmark.protocols import legs, run_protocol
-from xaibench.benchmark.suite import Suite
+from xaibench.benchmark.metrics.localization import generalized_dice
+from xaibench.benchmark.protocols import PROTOCOLS, legs, run_protocol
+from xaibench.benchmark.suite import Suite, select_pairs
 from xaibench.errors import DataError, UnknownNameError
+from xaibench.explainers.controls import priors
+from xaibench.registry import EXPLAINERS
 from xaibench.tasks import degradation
 from xaibench.tasks.corpora.minivoc import Minivoc
 from xaibench.tasks.corpora.public_pairs import PublicPairs
@@ -148,6 +151,32 @@ def test_degraded_runs_end_in_one_table_with_both_truths(small, tmp_path, monkey
     assert ("frequency_prior", "clean-pair-v1") in noisy
     assert seen == [(0, 2), (1, 2)]
     assert isinstance(DegradedTask(condition="noise10", base=small).pairs("test"), list)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_every_protocol_ends_in_a_table_on_real_pairs(protocol, shared_data, tmp_path, monkeypatch):
+    monkeypatch.setattr(priors, "FIT_PAIRS", 12)
+    tasks = [PublicPairs(data=str(shared_data)), *([Minivoc()] if protocol == "cross-corpus" else [])]
+    planned = legs(protocol, tasks)
+    table = run_protocol(protocol, [], tasks, out=tmp_path, limit=2, suite=SUITE, jobs=1, faithfulness=False)
+    found = {}
+    for row in rows_of(table):
+        if row["metric"] == "generalized_dice":
+            found.setdefault((row["leg"], row["recipe"]), {})[row["explainer"]] = float(row["mean"])
+    assert {leg for leg, _ in found} == {leg.name for leg in planned}
+    assert len(planned) == {"seen": 1, "unseen-vocoder": 17, "unseen-speaker": 5, "cross-corpus": 4, "degraded": 7}[protocol]
+    for scores in found.values():
+        assert scores["oracle_mask"] == pytest.approx(1)
+        assert scores["random"] == pytest.approx(0.095, abs=0.02)
+        assert 0.047 <= scores["frequency_prior"] < 0.8
+    task, again = planned[0].task, []
+    for pair in select_pairs(task.pairs("test"), 2):  # the table that stands in the first leg is fitted on that leg's training pairs
+        clip = task.load(task.complete(pair))
+        known = truth(clip)
+        table = EXPLAINERS.load("frequency_prior").bind(task.name).prepare(task, clip.pair)
+        again.append(float(generalized_dice(table.explain(clip.spoof[None], None), known.mask[None], known.valid[None])))
+    assert found[planned[0].name, "sym-floor60-v1"]["frequency_prior"] == pytest.approx(np.mean(again), abs=1e-6)
 
 
 @pytest.mark.slow

@@ -1,10 +1,12 @@
 import builtins
+import shutil
 import sys
 import types
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from xaibench.errors import MissingExtraError
@@ -183,6 +185,27 @@ def test_codecs_lose_more_at_a_lower_rate_and_refuse_others(name: str, speech: t
     assert low > 1.2 * high
     with pytest.raises(ValueError, match=rf"kbps must be in .* for {name}, got 1; use 16"):
         VOCODERS.get(name)(kbps=1)
+
+
+@pytest.mark.parametrize("name", ["opus", "mp3"])
+def test_ffmpeg_takes_the_place_of_an_old_libsndfile(name: str, speech: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = copied(name, speech)
+    monkeypatch.setattr(soundfile, "available_subtypes", lambda container: {})
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", "")
+        with pytest.raises(MissingExtraError, match=rf"vocoder '{name}' needs libsndfile 1.1 or later, got .*, or ffmpeg, got none"):
+            copied(name, speech)
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("ffmpeg is not installed")
+    copy = copied(name, speech)
+    assert copy.shape == speech.shape
+    assert torch.equal(copy, copied(name, speech))
+    assert abs(constant_lag(speech, copy)) < 16
+    assert 0.3 < (mel_db(copy) - mel_db(speech)).abs().mean() < 4.0
+    assert (mel_db(copy) - mel_db(usual)).abs().mean() < (mel_db(copy) - mel_db(speech)).abs().mean()
+    monkeypatch.setattr(VOCODERS.get(name), "encoder", "libnothing")
+    with pytest.raises(MissingExtraError, match=rf"vocoder '{name}' needs an ffmpeg with libnothing, got .*libnothing"):
+        copied(name, speech)
 
 
 def test_rounded_magnitudes_lie_within_half_a_step(speech: torch.Tensor) -> None:
