@@ -125,6 +125,18 @@ def rows_of(path):
     return list(csv.DictReader(io.StringIO(path.read_text())))
 
 
+def test_a_degraded_leg_keeps_pairs_and_speakers_and_carries_the_clean_mask(small):
+    clean, *others = legs("degraded", [small])
+    assert [leg.name for leg in others] == [f"tiny-{name}" for name in CONDITIONS]
+    pair = clean.task.pairs("test")[0]
+    noisy = next(leg.task for leg in others if leg.name == "tiny-noise10")
+    assert [p.id for p in noisy.pairs("test")] == [p.id for p in clean.task.pairs("test")]
+    clip = noisy.load(noisy.complete(pair))
+    assert torch.equal(truth(clip, "clean-pair-v1").mask, truth(small.load(pair)).mask)
+    assert noisy.recipes == (small.recipes[0], "clean-pair-v1")
+
+
+@pytest.mark.slow
 def test_degraded_runs_end_in_one_table_with_both_truths(small, tmp_path, monkeypatch):
     monkeypatch.setattr(protocols, "CONDITIONS", ("noise10",))
     monkeypatch.setattr(degradation, "CONDITIONS", {"noise10": CONDITIONS["noise10"]})
@@ -165,7 +177,7 @@ def test_every_protocol_ends_in_a_table_on_real_pairs(protocol, shared_data, tmp
         if row["metric"] == "generalized_dice":
             found.setdefault((row["leg"], row["recipe"]), {})[row["explainer"]] = float(row["mean"])
     assert {leg for leg, _ in found} == {leg.name for leg in planned}
-    assert len(planned) == {"seen": 1, "unseen-vocoder": 17, "unseen-speaker": 5, "cross-corpus": 4, "degraded": 7}[protocol]
+    assert len(planned) == {"seen": 1, "unseen-vocoder": 19, "unseen-speaker": 5, "cross-corpus": 4, "degraded": 7}[protocol]
     for scores in found.values():
         assert scores["oracle_mask"] == pytest.approx(1)
         assert scores["random"] == pytest.approx(0.095, abs=0.02)

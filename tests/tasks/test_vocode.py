@@ -50,6 +50,7 @@ def test_a_corpus_comes_out_that_the_folder_task_reads(speech, tmp_path):
             assert abs(constant_lag(clip.bonafide[: clip.valid_samples], clip.spoof[: clip.valid_samples])) < 20
 
 
+@pytest.mark.slow
 def test_the_same_command_goes_on_and_makes_again_what_changed(speech, tmp_path, monkeypatch):
     out = tmp_path / "pairs"
     vocode(speech, VOCODERS, out, limit=2)
@@ -68,9 +69,18 @@ def test_the_same_command_goes_on_and_makes_again_what_changed(speech, tmp_path,
     assert vocode(speech, VOCODERS, out).made == 0
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_same_bits(speech, tmp_path):
     one, two = (vocode(speech, ["lpc"], tmp_path / name, jobs=jobs, limit=3) for name, jobs in (("one", 1), ("two", 2)))
     assert read_manifest(one.manifest) == read_manifest(two.manifest)
+
+
+def test_what_is_there_is_kept_and_what_is_lost_is_made_again(speech, tmp_path):
+    first = vocode(speech, ["lpc"], tmp_path / "pairs", limit=2)
+    next((tmp_path / "pairs/spoof/lpc").rglob("*.*")).unlink()
+    done = vocode(speech, ["lpc"], tmp_path / "pairs", limit=2)
+    assert (first.pairs, first.made, done.made, done.kept) == (2, 2, 1, 1)
+    assert read_manifest(first.manifest) == read_manifest(done.manifest)
 
 
 def test_what_cannot_be_done_is_said(speech, tmp_path):

@@ -25,7 +25,9 @@ PAIRS = (
 )
 
 
-@pytest.fixture(scope="module", params=PAIRS, ids=["hifigan", "univnet", "vocos"])
+@pytest.fixture(
+    scope="module", params=[PAIRS[0], pytest.param(PAIRS[1], marks=pytest.mark.slow), PAIRS[2]], ids=["hifigan", "univnet", "vocos"]
+)
 def twins(request, shared_data):
     real, fake = (read_audio(shared_data / "public_pairs" / f"{name}.flac") for name in request.param)
     return align(real, fake, constant_lag(real, fake))
