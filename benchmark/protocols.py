@@ -57,7 +57,7 @@ def legs(protocol: str, tasks: Sequence[Task]) -> list[Leg]:
         DataError: If the tasks cannot answer its question.
     """
     if protocol not in PROTOCOLS:
-        raise UnknownNameError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {protocol!r}; see docs/corpora.md")
+        raise UnknownNameError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {protocol!r}; see docs/protocols.md")
     twinless = [t.name for t in tasks if t.truth in ("time", "none")]
     if twinless:
         raise DataError(f"tasks must hold twins for a protocol, got {', '.join(twinless)} without; leave --protocol out")

@@ -90,7 +90,7 @@ def degrade(clip: Clip, condition: str) -> Clip:
         UnknownNameError: If there is no such condition.
     """
     if condition not in CONDITIONS:
-        raise UnknownNameError(f"condition must be one of {', '.join(CONDITIONS)}, got {condition!r}; see docs/corpora.md")
+        raise UnknownNameError(f"condition must be one of {', '.join(CONDITIONS)}, got {condition!r}; see docs/protocols.md")
     seed = int(content_hash([condition, clip.pair.utterance])[:15], 16)
     size = clip.valid_samples
     real = clip.bonafide[:size].double().numpy()
