@@ -41,6 +41,8 @@ class Interval:
     standard_error: float = float("nan")
     p: float = float("nan")
     """Two-sided p-value of "the mean is zero"; only in paired differences."""
+    n_independent: float = float("nan")
+    """Equally weighted clips that would tell as much if clips of a cluster were independent: K^2 over the sum of 1 / clips of a cluster."""
 
 
 def cluster_bootstrap(
@@ -80,15 +82,17 @@ def cluster_bootstraps(
         columns = np.flatnonzero((patterns == pattern[:, None]).all(0))
         low, high, errors = _bootstrap_t(means[np.ix_(pattern, columns)], n_draws, seed, level)
         for j, column in enumerate(columns):
-            n, k = int(counts[column]), int(pattern.sum())
+            sizes = counts[pattern, column]
+            n, k = int(sizes.sum()), int(pattern.sum())
             mean = float(means[pattern, column].mean()) if k else float("nan")
             method = "cluster bootstrap-t" if k >= FEWEST_CLUSTERS else "Student's t over clusters"
-            intervals[column] = Interval(mean, float(low[j]), float(high[j]), n, k, method, len(scores) - n, float(errors[j]))
+            bounds, most = (float(low[j]), float(high[j])), k**2 / float((1 / sizes).sum()) if k else 0.0
+            intervals[column] = Interval(mean, *bounds, n, k, method, len(scores) - n, float(errors[j]), n_independent=most)
     return [interval for interval in intervals if interval is not None]
 
 
 def cluster_means(values: Floats, clusters: Sequence[Hashable]) -> tuple[Floats, Floats]:
-    """Average the defined clips of each cluster, in sorted order of labels: means (K, M), NaN without any; defined clips per column (M,).
+    """Average the defined clips of each cluster, in sorted order of labels: means (K, M), NaN without any; defined clips (K, M).
 
     Raises:
         ValueError: If lengths differ or a value is infinite.
@@ -103,7 +107,7 @@ def cluster_means(values: Floats, clusters: Sequence[Hashable]) -> tuple[Floats,
     defined = np.isfinite(values)
     counts = member @ defined
     sums = member @ np.where(defined, values, 0.0)
-    return np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0), defined.sum(0)
+    return np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0), counts
 
 
 @lru_cache(maxsize=32)
@@ -298,9 +302,9 @@ def share_interval(interval: Interval, *, scale: float = 1.0, level: float = 0.9
     """Replace the bounds of a mean of hits and misses by Wilson's (1927), with the clusters' own spread.
 
     Where all clips hit, a bootstrap has nothing to draw from and claims certainty. Wilson's score interval does not: 48 hits of 48 give
-    .92 to 1. The number of independent trials is ``p (1 - p) / se^2`` (Kish's effective sample size; Franco et al. 2019,
-    doi:10.1093/jssam/smy019), at most the clips and at least 1, and the number of clusters where these are all alike; the
-    quantile is Student's for the clusters.
+    .93 to 1. The number of independent trials is ``p (1 - p) / se^2`` (Kish's effective sample size; Franco et al. 2019,
+    doi:10.1093/jssam/smy019), at most ``n_independent``, since clips of a cluster are not less alike than strangers, at least 1, and the
+    number of clusters where these are all alike. The quantile is normal, as in Wilson's, and Student's below ``FEWEST_CLUSTERS``.
 
     Args:
         interval: Of values that are 0 or ``scale``.
@@ -312,12 +316,13 @@ def share_interval(interval: Interval, *, scale: float = 1.0, level: float = 0.9
     """
     if interval.n_clusters < 2:
         return interval
-    from scipy.stats import t
+    from scipy.stats import norm, t
 
     share, error = interval.mean / scale, interval.standard_error / scale
-    spread = share * (1 - share)
-    trials = min(max(spread / error**2, 1.0), float(interval.n)) if error > 0 and spread > 0 else float(interval.n_clusters)
-    square = float(t.ppf(0.5 + level / 2, interval.n_clusters - 1)) ** 2 / trials
+    spread, clusters = share * (1 - share), interval.n_clusters
+    trials = min(max(spread / error**2, 1.0), interval.n_independent) if error > 0 and spread > 0 else float(clusters)
+    quantile = (norm() if clusters >= FEWEST_CLUSTERS else t(clusters - 1)).ppf(0.5 + level / 2)
+    square = float(quantile) ** 2 / trials
     centre = (share + square / 2) / (1 + square)
     half = (square * (spread + square / 4)) ** 0.5 / (1 + square)
     low, high = (min(max(bound, 0.0), 1.0) * scale for bound in (centre - half, centre + half))

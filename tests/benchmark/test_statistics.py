@@ -57,19 +57,19 @@ def test_coarse_scores_keep_finite_intervals_and_coverage(rng):
 
 
 @pytest.mark.parametrize("clusters", [10, 40, 80])
-@pytest.mark.parametrize("share", [0.3, 0.9])
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.5, 0.9])
 def test_the_interval_of_hits_covers_their_share(clusters, share, rng):
     labels = clips_in(clusters, rng)
     chance = rng.beta(6 * share, 6 * (1 - share), size=(clusters, 2000))[labels]  # clips of a cluster resemble one another
     hits = (rng.random(chance.shape) < chance).astype(float)
     intervals = [share_interval(i) for i in cluster_bootstraps(hits, labels.tolist(), n_draws=100)]
-    assert 0.93 <= np.mean([i.low <= share <= i.high for i in intervals]) <= 0.985  # cautious at 10 clusters near 1
+    assert 0.93 <= np.mean([i.low <= share <= i.high for i in intervals]) <= 0.97
     assert all(0 <= i.low <= i.mean <= i.high <= 1 for i in intervals)
 
 
 def test_48_hits_of_48_are_no_certainty():
     alone = share_interval(cluster_bootstrap([1.0] * 48, list(range(48))))
-    square = 2.0117405**2  # Student's t with 47 degrees of freedom
+    square = 1.959964**2
     assert (alone.low, alone.high) == pytest.approx((48 / (48 + square), 1.0))
     assert alone.method == "Wilson over clusters"
     crowded = share_interval(cluster_bootstrap([1.0] * 48, [i // 6 for i in range(48)]))
