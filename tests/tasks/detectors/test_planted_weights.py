@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from xaibench.benchmark.planted import recovered
 from xaibench.registry import DETECTORS, TASKS
 from xaibench.tasks.corpora.planted import DEFAULT
 from xaibench.tasks.detectors.weights import SHIPPED
@@ -34,3 +35,11 @@ def test_decoys_are_not_heard_and_every_quarter_is(family):
     assert min(found.quarters) > 0.10
     assert found.moved_place > 0.85
     assert found.moved_clip > 0.75
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["tones", "clicks"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_causal_truth_recovers_the_planted_tiles(family, kind):
+    task = TASKS.load(f"planted:kind={kind}")
+    assert recovered(task.load(task.pairs("test")[0]), DETECTORS.load(family, weights="planted").requires_grad_(False)) > 0.9
