@@ -8,13 +8,14 @@ reason stands in its place.
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, median
 from typing import Any
 
 from torch import Tensor
 
 from xaibench.benchmark.metrics import causal as pure
+from xaibench.benchmark.suite import Causal
 from xaibench.benchmark.summary import CausalRow
 from xaibench.benchmark.units import Score
 from xaibench.errors import UnknownNameError
@@ -64,9 +65,9 @@ class Reference:
     """(F, N), the truth's own map."""
 
     @classmethod
-    def of(cls, clip: Clip, detector: Detector, settings: CausalConfig) -> "Reference":
-        """Measure the truth of a clip, or read it from the cache."""
-        truth, grid, samples = causal_truth(clip, detector, settings), settings.grid, len(clip.spoof)
+    def of(cls, clip: Clip, detector: Detector, settings: CausalConfig, limits: Causal) -> "Reference":
+        """Measure the truth of a clip, or read it from the cache; what is not worth scoring against is refused."""
+        truth, grid, samples = worthy(causal_truth(clip, detector, settings), limits), settings.grid, len(clip.spoof)
         game = None if truth.refused else SwapGame.of_twins(clip, detector, grid)
         own = truth.heatmap(grid, samples, clip.valid_samples).nan_to_num()
         return cls(truth, grid.cells(samples, clip.valid_samples), game, own)
@@ -81,6 +82,17 @@ class Reference:
         raw |= dict(zip(QUALITY, quality, strict=True))
         why = {n: pure.undefined_reason(n, self.truth) or "not measured" for n, value in raw.items() if not math.isfinite(value)}
         return {"values": {n: value if math.isfinite(value) else None for n, value in raw.items()}, "why": why}
+
+
+def worthy(truth: CausalTruth, limits: Causal) -> CausalTruth:
+    """Refuse a truth that its own checks do not support: halves that disagree, or a null control that moves too much."""
+    if truth.refused:
+        return truth
+    if truth.split_half < limits.least_split_half:
+        return replace(truth, reason=f"unsteady: two halves of the permutations agree to less than {limits.least_split_half:g}")
+    if not truth.null_shift < limits.null_limit:
+        return replace(truth, reason=f"null control: phases alone move the log-odds by {limits.null_limit:.0%} of the gap or more")
+    return truth
 
 
 def quality(scores: Iterable[Score], domains: Sequence[str]) -> tuple[CausalRow, ...]:

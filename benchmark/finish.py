@@ -147,11 +147,7 @@ def _noted(row: SummaryRow, task: Task) -> SummaryRow:
 def directions() -> dict[str, bool]:
     """Return whether higher is better, for every metric in which explainers compete."""
     infos = [METRICS.get(name).info for name in METRICS.names()]
-    return {
-        info.name: info.higher_is_better
-        for info in infos
-        if info.family in ("localization", "faithfulness", "causal", "complexity", "sanity")
-    }
+    return {info.name: info.higher_is_better for info in infos if info.family in ("localization", "faithfulness", "causal", "complexity")}
 
 
 def _detector(session: "Session", task: str, curves: "Curves | None", slow: dict[str, bool], causal: "Causal | None") -> DetectorRow:

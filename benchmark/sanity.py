@@ -23,6 +23,7 @@ from xaibench.benchmark.plan import PlannedClip
 from xaibench.benchmark.suite import Sanity
 from xaibench.benchmark.units import Unit
 from xaibench.benchmark.world import World
+from xaibench.errors import RunError
 from xaibench.types import Clip, Detector, content_hash
 
 PLACE = "sanity"
@@ -65,8 +66,8 @@ class Examiner:
             try:
                 found = ask(unit, heatmap, budget, absolute)
                 reason = "the map is constant"
-            except KeyboardInterrupt:
-                raise
+            except (KeyboardInterrupt, TimeoutError, MemoryError, RunError):
+                raise  # the machine's fault or the limit's, not the map's: the whole score has failed and can be tried again
             except BaseException as error:  # a plugin may raise anything under a change, too
                 found, problem = [math.nan] * len(names), verdict(error)[1]
                 reason = f"{problem.kind}: {problem.message}"
@@ -84,7 +85,7 @@ class Examiner:
         if self._scrambled is None:
             self._scrambled = pure.randomized(self.world.detectors[unit.detector], budget.seed).requires_grad_(False)
         other = self._again(unit, Variation(detector=self._scrambled), absolute)
-        return [pure.entropy_rise(heatmap, other), self._correlation(heatmap, other)]
+        return [pure.entropy_rise(heatmap, other), abs(self._correlation(heatmap, other))]
 
     def _repeated(self, unit: Unit, heatmap: Tensor, budget: Sanity, absolute: bool) -> list[float]:
         other = self._again(unit, Variation(seed=int(content_hash([unit.seed, budget.seed])[:15], 16)), absolute)

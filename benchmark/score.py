@@ -58,6 +58,7 @@ class ScoreItem:
     siblings: tuple[str, ...] = ()
     """Stored maps of the same utterance through other vocoders, for the sanity stage."""
     sanity: Sanity | None = None
+    causal: Causal | None = None
     asked: Unit | None = None
     """The unit itself, where it is explained again."""
     reference: bool = False
@@ -129,7 +130,8 @@ def causal_items(explanation: Explanation, budget: Causal, gap: float, stft: STF
     for polarity, shown in polarities(explanation, budget.polarities):
         for name in budget.domains:
             settings = causal_config(name, budget.permutation_pairs, gap, stft)
-            identity = {"stage": "causal", **shared, "truth": settings.content_hash(), "polarity": polarity}
+            limits = [budget.least_split_half, budget.null_limit]
+            identity = {"stage": "causal", **shared, "truth": settings.content_hash(), "limits": limits, "polarity": polarity}
             yield ScoreItem(
                 content_hash(identity),
                 explanation.key,
@@ -141,6 +143,7 @@ def causal_items(explanation: Explanation, budget: Causal, gap: float, stft: STF
                 budget.permutation_pairs,
                 shown=shown,
                 absolute=_absolute(unit, polarity) and not reference,
+                causal=budget,
                 reference=reference,
             )
 
@@ -182,7 +185,10 @@ def _absolute(unit: Unit, polarity: str) -> bool:
 
 @cache
 def _code(stage: Stage) -> str:
-    return source_hash(f"xaibench.benchmark.metrics.{stage}")
+    metrics = source_hash(f"xaibench.benchmark.metrics.{stage}")
+    if stage not in ("causal", "sanity"):
+        return metrics
+    return content_hash([metrics, source_hash(f"xaibench.benchmark.{stage}")])  # what is asked stands beside what is computed
 
 
 @cache
@@ -264,7 +270,8 @@ class ClipScorer:
         if (item.occluder, item.steps) not in self._references:
             settings = causal_config(item.occluder, item.steps, self.world.suite.gap_gate, self.stft)
             detector = self.world.detectors[self.planned.detector]
-            self._references[item.occluder, item.steps] = Reference.of(self.clip, detector, settings)
+            assert item.causal is not None  # as listed
+            self._references[item.occluder, item.steps] = Reference.of(self.clip, detector, settings, item.causal)
         reference = self._references[item.occluder, item.steps]
         return reference.score(reference.own if item.reference else heatmap)
 

@@ -41,6 +41,10 @@ class Causal:
     permutation_pairs: int = 16
     domains: tuple[str, ...] = ("twin_tiles", "twin_segments")
     polarities: tuple[str, ...] = ("declared", "magnitude")
+    least_split_half: float = 0.9
+    """Rank correlation between two halves of the permutations below which a clip's truth is too unsteady to score against."""
+    null_limit: float = 0.05
+    """Share of the gap by which the null control may move the log-odds, on average, before a clip is refused."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ FULL = Budget(
     slow_causal=Causal(clips=16, permutation_pairs=8),
     sanity=Sanity(clips=12),
 )
-ON_REQUEST = (Causal(clips=20), Causal(clips=8, permutation_pairs=8))
+ON_REQUEST = (Causal(clips=30), Causal(clips=8, permutation_pairs=8))
 """Causal truth of tiers that have none, where it is asked for; the second for slow detectors."""
 
 

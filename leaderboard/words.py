@@ -225,7 +225,8 @@ _KNOWN = (
         100,
         0,
         "causal",
-        "Are the quarter of tiles that speak most for spoof on top of the map? Chance is about 25.",
+        "Are the quarter of tiles that speak most for spoof on top of the map? Chance is about 32 of 32 tiles and 37 of 16; "
+        "a map that says nothing gets 25.",
     ),
     MetricWords(
         "causal_gap_closed_normalized",

@@ -30,9 +30,12 @@ class EntropyRise(Metric):
 @METRICS.register("sanity_randomized_similarity")
 @dataclass(frozen=True)
 class RandomizedSimilarity(Metric):
-    """Rank correlation between the maps of the trained and of a randomised detector; near 1 the map paints the clip, not the detector."""
+    """Size of the rank correlation between the maps of the trained and of a randomised detector; near 1 the map paints the clip.
 
-    info = MetricInfo("sanity_randomized_similarity", "Similarity, randomised detector", False, -1, 1, "0", ADEBAYO, "sanity", cost=AGAIN)
+    A map turned round counts as the same: it paints the clip just as much.
+    """
+
+    info = MetricInfo("sanity_randomized_similarity", "Similarity, randomised detector", False, 0, 1, "0", ADEBAYO, "sanity", cost=AGAIN)
     function = staticmethod(spearman)
 
 

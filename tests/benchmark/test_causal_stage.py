@@ -6,15 +6,17 @@ import pytest
 import torch
 from toys import GRID, SUITE, Toy, ToyDetector, ToyTask, toy_run
 
-from xaibench.benchmark.causal import Reference, config, domain, quality
+from xaibench.benchmark.causal import Reference, config, domain, quality, worthy
+from xaibench.benchmark.metrics.causal import average_precision, chance_precision
 from xaibench.benchmark.rescore import rescore
 from xaibench.benchmark.suite import Causal
 from xaibench.benchmark.units import Score
 from xaibench.errors import UnknownNameError
+from xaibench.tasks.causal import causal_truth
 from xaibench.tasks.spectrogram import magnitude
 
 TASK = ToyTask(utterances=2)
-BUDGET = Causal(clips=4, permutation_pairs=3, domains=("twin_tiles",))
+BUDGET = Causal(clips=4, permutation_pairs=3, domains=("twin_tiles",), least_split_half=-1.0, null_limit=9.0)
 COMPARING = replace(
     SUITE, name="toy-causal", budgets={"quick": replace(SUITE.budgets["quick"], causal=BUDGET, slow_causal=BUDGET)}, gap_gate=0.05
 )
@@ -73,7 +75,7 @@ def test_a_finished_run_is_compared_later_without_explaining_again(tmp_path, com
 
 def test_the_reference_equals_scoring_its_own_map():
     clip = TASK.load(TASK.pairs("test")[0])
-    reference = Reference.of(clip, ToyDetector().eval(), config("twin_tiles", 3, 0.05, GRID))
+    reference = Reference.of(clip, ToyDetector().eval(), config("twin_tiles", 3, 0.05, GRID), BUDGET)
     assert reference.own.shape == magnitude(clip.spoof, GRID).shape
     scored = reference.score(reference.own)["values"]
     assert scored["causal_spearman"] == pytest.approx(1)
@@ -99,3 +101,24 @@ def test_quality_counts_what_it_says():
 def test_an_unknown_domain_is_one_sentence():
     with pytest.raises(UnknownNameError, match="domain must be one of twin_tiles, twin_segments, got 'tiles'"):
         domain("tiles", GRID)
+
+
+def test_truths_that_their_own_checks_do_not_support_are_refused():
+    clip, detector = TASK.load(TASK.pairs("test")[0]), ToyDetector().eval()
+    known = causal_truth(clip, detector, config("twin_tiles", 3, 0.05, GRID))
+    assert worthy(known, BUDGET) is known
+    unsteady = worthy(replace(known, split_half=0.89), replace(BUDGET, least_split_half=0.9))
+    assert "unsteady" in unsteady.reason
+    moved = worthy(replace(known, null_shifts=torch.full_like(known.null_shifts, 0.05)), replace(BUDGET, null_limit=0.05))
+    assert "null control" in moved.reason
+    settings = config("twin_tiles", 3, 0.05, GRID)
+    refused = Reference.of(clip, detector, settings, replace(BUDGET, least_split_half=1.1))
+    assert refused.game is None
+    assert refused.score(refused.own)["values"]["causal_spearman"] is None
+
+
+def test_chance_precision_is_the_mean_over_random_orders():
+    generator = torch.Generator().manual_seed(0)
+    values = torch.arange(16, 0, -1, dtype=torch.float64)[None]
+    drawn = [float(average_precision(torch.rand(1, 16, generator=generator), values)[0]) for _ in range(4000)]
+    assert sum(drawn) / len(drawn) == pytest.approx(chance_precision(16, 4), abs=0.01)
