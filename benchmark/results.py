@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 from xaibench.benchmark.folder import DONE, RunFolder
 from xaibench.benchmark.heatmaps import read_heatmap
 from xaibench.benchmark.migrate import read_document
-from xaibench.benchmark.summary import PRIMARY, Summary
+from xaibench.benchmark.summary import PRIMARY, Summary, leading
 from xaibench.errors import RunError
 
 if TYPE_CHECKING:
@@ -86,11 +86,9 @@ class Results:
         """Return the summary rows of one metric, best mean first; by default of the one that leads each task."""
         import pandas as pd
 
-        known: dict[str, set[str]] = {}
-        for row in self.summary.rows:
-            known.setdefault(row.task, set()).add(row.metric)
-        wanted = {task: metric or next((name for name in PRIMARY if name in names), "") for task, names in known.items()}
-        rows = [r.model_dump() for r in self.summary.rows if (r.metric, r.polarity, r.slice) == (wanted[r.task], polarity, part)]
+        wanted = {} if metric else leading((row.task, row.metric) for row in self.summary.rows)
+        place = polarity, part
+        rows = [r.model_dump() for r in self.summary.rows if (r.polarity, r.slice) == place and r.metric == wanted.get(r.task, metric)]
         return pd.DataFrame(rows).sort_values(
             ["task", "detector", "recipe", "mean"], ascending=[True, True, True, False], ignore_index=True
         )

@@ -1,5 +1,6 @@
 """``summary.json``: what a table shows, and nothing that depends on the machine or the clock."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -9,6 +10,14 @@ from xaibench.benchmark.given import Origin
 SUMMARY_SCHEMA = 1
 PRIMARY = ("generalized_dice", "time_auroc", "srg")
 """The score that leads a table is the first of these that its task has: with twins, with labels in time, with nothing but the detector."""
+
+
+def leading(metrics: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return the score that leads each task, from pairs of task and metric; tasks without one are left out."""
+    known: dict[str, set[str]] = {}
+    for task, metric in metrics:
+        known.setdefault(task, set()).add(metric)
+    return {task: next(name for name in PRIMARY if name in names) for task, names in known.items() if names.intersection(PRIMARY)}
 
 
 class SummaryRow(BaseModel):

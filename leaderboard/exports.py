@@ -102,7 +102,7 @@ def latex(board: Board, recipe: str, occluder: str = "") -> str:
         r"% needs \usepackage{booktabs}",
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{Explainers of {tex(board.detector)} on {tex(board.task)}, truth {tex(recipe)}; 95\,\% intervals first.}}",
+        rf"\caption{{Explainers of {tex(board.detector)} on {tex(board.task)}, truth {tex(recipe) or 'none'}; 95\,\% intervals first.}}",
         rf"\begin{{tabular}}{{l{'r' * len(names)}}}",
         r"\toprule",
         " & ".join(["Explainer", *(tex(metric(n).short) for n in names)]) + r" \\",

@@ -152,7 +152,7 @@ class _Site:
 
     def _exports(self, cards: Sequence[ExplainerCard]) -> None:
         boards = self.run.boards
-        tables = [exports.latex(board, recipe) for board in boards for recipe in board.recipes]
+        tables = [exports.latex(board, recipe) for board in boards for recipe in board.recipes or ("",)]
         cited = [(card.row.explainer, card.reference) for card in cards if card.reference]
         self.write("leaderboard.csv", exports.csv_bytes(boards))
         self.write("leaderboard.json", exports.json_bytes(boards))

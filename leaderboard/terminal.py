@@ -103,7 +103,9 @@ class BoardText:
 
     def _interval(self, row: Row) -> str:
         score = self._main(row)
-        return f"{self._number(score.low)}-{self._number(score.high)}" if score.low is not None and score.high is not None else ""
+        if score.low is None or score.high is None:
+            return ""
+        return f"{self._number(score.low)}{' to ' if score.low < 0 else '-'}{self._number(score.high)}"
 
     def _verdict(self, row: Row) -> str:
         """Say in at most 16 characters what a row is: its tier, the best control or oracle, or why it has none."""

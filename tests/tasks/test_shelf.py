@@ -3,11 +3,13 @@
 import resource
 from dataclasses import dataclass
 from itertools import product
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
 import torch
 
+from xaibench.benchmark.score import ClipScorer
 from xaibench.errors import DataError, PairError
 from xaibench.tasks import shelf
 from xaibench.tasks.corpora.asvspoof2019 import ASVspoof2019
@@ -46,6 +48,19 @@ def test_a_kept_mask_is_the_mask_and_is_computed_once(monkeypatch):
         mask, valid = kept_mask(clip, name)
         assert torch.equal(mask, expected[name].mask)
         assert torch.equal(valid, expected[name].valid)
+
+
+def test_the_scorer_of_a_run_sees_the_kept_mask_bit_for_bit(shared_data):
+    task = PublicPairs(data=str(shared_data))
+    pair = task.pairs("dev")[0]
+    clip = task.load(pair)
+    world = SimpleNamespace(stft=lambda label: DEFAULT_STFT)
+    scorer = ClipScorer(world, SimpleNamespace(ref=SimpleNamespace(task="public_pairs")), clip)
+    for name in RECIPES:
+        mask, valid = kept_mask(clip, name)
+        target = scorer.target(name)
+        assert (target.mask == mask.numpy()).all()
+        assert (target.valid == valid.numpy()).all()
 
 
 def test_another_sample_recipe_or_length_is_another_mask():

@@ -10,13 +10,17 @@ import typer
 
 if TYPE_CHECKING:
     from xaibench.benchmark.compare import Comparison
+    from xaibench.benchmark.measured import Place
     from xaibench.benchmark.statistics import Interval
 
 
 def compare(
     a: Annotated[Path, typer.Argument(help="run folder or baseline before")],
     b: Annotated[Path, typer.Argument(help="run folder or baseline after")],
-    metric: Annotated[list[str] | None, typer.Option("--metric", "-m", help="metric, or a pattern such as '*'; repeat for several")] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option("--metric", "-m", help="metric, or a pattern such as '*'; repeat for several; default: the leading one"),
+    ] = None,
     explainer: Annotated[str, typer.Option("--explainer", "-e", help="row label, or a pattern; default: all")] = "*",
     against: Annotated[str, typer.Option(help="compare --explainer of A with this row of B")] = "",
     polarity: Annotated[str, typer.Option(help="declared or magnitude")] = "declared",
@@ -31,13 +35,19 @@ def compare(
 
     from xaibench.benchmark import compare as comparing
     from xaibench.benchmark.measured import read_measured
+    from xaibench.benchmark.summary import leading
 
-    metrics = metric or ["generalized_dice"]
-    name = against or explainer
+    before, name = read_measured(a), against or explainer
+    lead = leading((place.task, place.metric) for place in before.series)
+
+    def asked(p: "Place") -> bool:
+        shown = any(fnmatchcase(p.metric, m) for m in metric) if metric else p.metric == lead.get(p.task)
+        return shown and fnmatchcase(p.explainer, name) and p.polarity == polarity
+
     found = comparing.compare(
-        read_measured(a),
+        before,
         read_measured(b),
-        lambda p: fnmatchcase(p.explainer, name) and p.polarity == polarity and any(fnmatchcase(p.metric, m) for m in metrics),
+        asked,
         rename=(explainer, against) if against else None,
         worst=worst,
     )

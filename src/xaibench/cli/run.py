@@ -143,5 +143,5 @@ def show(path: Path) -> None:
 
     console = Console()
     for board in read_run(path).boards:
-        for recipe in board.recipes:
+        for recipe in board.recipes or ("",):
             console.print(terminal_table(board, recipe))

@@ -127,7 +127,7 @@ def _show(path: Path) -> None:
 
     console = Console()
     for board in read_run(path).boards:
-        for recipe in board.recipes:
+        for recipe in board.recipes or ("",):
             console.print(terminal_table(board, recipe))
     typer.echo(f"\nreport: {build(path).resolve().as_uri()}")
 

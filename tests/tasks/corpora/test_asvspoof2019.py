@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import pytest
@@ -5,6 +6,8 @@ import torch
 
 from xaibench.benchmark.run import run
 from xaibench.benchmark.suite import QUICK, Suite
+from xaibench.cli.compare import compare
+from xaibench.cli.run import show
 from xaibench.errors import DataError, PairError
 from xaibench.leaderboard.site import build
 from xaibench.tasks.corpora.asvspoof2019 import ASVspoof2019
@@ -84,7 +87,7 @@ def test_what_is_missing_or_strange_is_said(tree, spoil, said):
         read(tree).listed()
 
 
-def test_a_run_without_twins_measures_the_detector_alone_and_says_so(tree, tmp_path):
+def test_a_run_without_twins_measures_the_detector_alone_and_says_so(tree, tmp_path, capsys):
     budget = {"quick": QUICK, "full": QUICK}
     suite = Suite("small", controls=("random", "oracle_mask", "frequency_prior"), n_draws=100, gap_gate=-1e9, budgets=budget)
     task = read(tree)
@@ -101,6 +104,12 @@ def test_a_run_without_twins_measures_the_detector_alone_and_says_so(tree, tmp_p
     detector = results.summary.detectors[0]
     assert (detector.pair_accuracy, detector.auc, detector.n_clips) == (None, None, 2)
     assert detector.median_gap is not None
+    show(results.path)
+    assert "truth none" in (printed := capsys.readouterr().out)
+    assert " SRG " in printed
+    assert set(results.table().metric) == {"srg"}
+    compare(results.path, results.path, metric=None, explainer="*", against="", polarity="declared", worst=0, as_json=True)
+    assert {row["metric"] for row in json.loads(capsys.readouterr().out)["rows"]} == {"srg"}
     page = build(results.path, tasks={"asvspoof2019": task}).read_text()
     best = max((r for r in rows if r.metric == "srg" and r.slice == "all" and not r.control), key=lambda r: r.mean)
     assert f'Best explainer, SRG</dt><dd class="big">{best.mean:.2f}'.replace(">-", ">−") in page
