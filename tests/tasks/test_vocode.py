@@ -9,7 +9,7 @@ from xaibench import load
 from xaibench.errors import DataError, UnknownNameError
 from xaibench.tasks.alignment import constant_lag
 from xaibench.tasks.manifest import read_manifest
-from xaibench.tasks.vocode import copy_recording, label, read_journal, vocode
+from xaibench.tasks.vocode import Selection, copy_recording, label, read_journal, vocode
 from xaibench.types import CLIP_SAMPLES
 
 VOCODERS = ["lpc", "opus:kbps=12"]
@@ -83,6 +83,27 @@ def test_what_is_there_is_kept_and_what_is_lost_is_made_again(speech, tmp_path):
     assert read_manifest(first.manifest) == read_manifest(done.manifest)
 
 
+def test_a_corpus_to_train_on_has_pieces_with_drawn_vocoders(speech, tmp_path):
+    pool = ["lpc", "lpc:seed=1", "lpc:seed=2", "opus:kbps=12"]
+    selection = Selection(per_recording=2, seconds=0.8, train=True)
+    folders = [speech / "s2", speech / "s3", speech / "s4"]  # names are relative to their own folder
+    one = vocode(folders, pool, tmp_path / "one", selection=selection)
+    pairs = read_manifest(one.manifest, tmp_path / "one")
+    assert {p.split for p in pairs} == {"train"}
+    pieces = {p.utterance for p in pairs}
+    assert (len(pieces), len(pairs)) == (4 * 2, 4 * 2 * 2)  # 2 s hold two pieces of .8 s
+    assert 2 < len({p.vocoder for p in pairs}) <= 4
+    name = sorted(pieces)[0]
+    piece, rate = soundfile.read(tmp_path / "one/bonafide" / f"{name}.flac")
+    assert len(piece) == 0.8 * rate
+    recording, _ = soundfile.read(next(speech.rglob(f"{name.rsplit('-', 1)[0]}.wav")))
+    first = np.correlate(recording, piece, "valid").argmax()
+    assert np.allclose(recording[first : first + len(piece)], piece, atol=2e-4)
+    assert first + len(piece) <= len(recording) / 2  # of its own half
+    assert read_manifest(vocode(folders, pool, tmp_path / "two", selection=selection, jobs=2).manifest) == read_manifest(one.manifest)
+    assert vocode(folders, pool, tmp_path / "one", selection=selection).made == 0
+
+
 def test_what_cannot_be_done_is_said(speech, tmp_path):
     with pytest.raises(DataError, match=r"speech must be a folder of recordings, got .*nowhere"):
         vocode(tmp_path / "nowhere", VOCODERS, tmp_path / "out")
@@ -98,6 +119,10 @@ def test_what_cannot_be_done_is_said(speech, tmp_path):
     soundfile.write(empty / "short.flac", np.zeros(100), 16000)
     with pytest.raises(DataError, match=r"one file per name, got short.flac and short.wav"):
         vocode(empty, ["lpc"], tmp_path / "out")
+    with pytest.raises(ValueError, match=r"seconds must be 0 or at least 0\.128, got 0\.1"):
+        Selection(seconds=0.1)
+    with pytest.raises(ValueError, match=r"per_recording must be at least 0, got -1"):
+        Selection(per_recording=-1)
 
 
 def test_labels_are_names_of_folders_and_the_journal_is_plain(speech, tmp_path):
