@@ -41,6 +41,7 @@ __all__ = [
     "deletion_insertion",
     "faithfulness_of_spectra",
     "fidelity_in",
+    "infidelity",
     "known_range",
     "summary",
     "undefined_reason",
@@ -110,6 +111,36 @@ def area(curve: ArrayLike) -> float:
     """Mean height of a curve over equal steps from 0 to 1, by the trapezoid rule; in the curve's own unit."""
     heights = np.asarray(curve, np.float64)
     return float((heights[1:] + heights[:-1]).mean() / 2)
+
+
+def infidelity(heatmap: Tensor, perturbations: Tensor, changes: Tensor, *, normalize: bool = True) -> Tensor:
+    """How badly a heatmap predicts what perturbations do to the log-odds, (B,); 0 is exact (Yeh et al. 2019, arXiv:1901.09392).
+
+    ``mean_r (b <I_r, a> - (f(x) - f(x - I_r)))^2`` for a map ``a`` on the scale of a gradient. For maps on the scale of gradient
+    times input hand over each ``I_r`` divided by the input. Not a column: it compares scales, which heatmaps are free to choose.
+
+    Args:
+        heatmap: (B, F, N), real.
+        perturbations: What was taken from each clip in each of R tries, (R, B, F, N).
+        changes: Log-odds that each try took away, (R, B).
+        normalize: Whether ``b`` is the factor that fits best for each clip, so that the map's scale does not matter; else 1. A map of
+            zeros stays as it is.
+
+    Raises:
+        ValueError: If shapes do not fit.
+    """
+    tries, clips = perturbations.shape[:2]
+    if perturbations.shape[1:] != heatmap.shape or changes.shape != (tries, clips):
+        raise ValueError(
+            f"perturbations and changes must be (R, {', '.join(map(str, heatmap.shape))}) and (R, {len(heatmap)}), "
+            f"got {tuple(perturbations.shape)} and {tuple(changes.shape)}; stack the tries first"
+        )
+    predicted = (perturbations.double() * heatmap.double()).flatten(2).sum(2)
+    if normalize:
+        power = predicted.square().sum(0)
+        fit = (predicted * changes.double()).sum(0) / torch.where(power > 0, power, torch.ones_like(power))
+        predicted = predicted * fit
+    return (predicted - changes.double()).square().mean(0)
 
 
 def known_range(log_odds: ArrayLike, widened: float = WIDENED) -> tuple[float, float]:

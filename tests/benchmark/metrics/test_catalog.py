@@ -1,5 +1,9 @@
 """The registered metrics: each has a record that agrees with its name, its range and its pure function."""
 
+import pkgutil
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -40,3 +44,25 @@ def test_variants_of_a_column_share_its_record_and_unknown_ones_get_a_suggestion
     assert not info("average_drop_soft").higher_is_better
     with pytest.raises(UnknownNameError, match="did you mean dice"):
         info("dise_random")
+
+
+def test_the_table_of_formulas_names_functions_and_tests_that_exist():
+    root = Path(__file__).parents[3]
+    table = (root / "docs" / "metrics.md").read_text(encoding="utf-8").split("## Where each formula is", 1)[1]
+    rows = [line.split("|")[1:-1] for line in table.splitlines() if line.startswith("|")][2:]
+    assert len(rows) > 15
+    for formula, functions, tests in rows:
+        module = ""
+        for name in re.findall(r"`([\w.]+)`", functions):
+            places = [f"xaibench.{inside}{name}" for inside in ("benchmark.metrics.", f"benchmark.metrics.{module}.", "benchmark.", "")]
+            assert any(resolves(place) for place in places), f"{formula.strip()}: {name}"
+            module = name.split(".")[0] if "." in name else module
+        for name in re.findall(r"`([\w/]+?)(?:\.py)?`", tests):
+            assert list(root.glob(f"tests/**/{name.rsplit('/', 1)[-1]}.py")), name
+
+
+def resolves(place):
+    try:
+        return pkgutil.resolve_name(place) is not None
+    except (ImportError, AttributeError, ValueError):
+        return False

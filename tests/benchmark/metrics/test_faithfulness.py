@@ -338,6 +338,34 @@ def test_confidence_metrics_stay_in_their_ranges(s, o):
         assert info(name).low <= float(value) <= info(name).high, name
 
 
+@pytest.mark.parametrize("normalize", [True, False])
+def test_infidelity_is_captums_on_grids_of_any_size_and_zero_on_a_linear_function(normalize):
+    from captum.metrics import infidelity
+
+    generator = torch.Generator().manual_seed(2)
+    draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)  # noqa: E731
+    inputs, maps, weights, noise = draw(3, 17, 11), draw(3, 17, 11), draw(17, 11), 0.1 * draw(6, 3, 17, 11)
+
+    def curved(x):
+        return torch.tanh((x * weights).sum((1, 2)) / 20)
+
+    changes = curved(inputs) - torch.stack([curved(inputs - one) for one in noise])
+    copies = noise.transpose(0, 1).flatten(0, 1)  # captum holds all copies of the first clip, then of the second
+    theirs = infidelity(curved, lambda repeated: (copies, repeated - copies), inputs, maps, n_perturb_samples=6, normalize=normalize)
+    torch.testing.assert_close(faith.infidelity(maps, noise, changes, normalize=normalize), theirs)
+    linear = (noise * weights).sum((2, 3))
+    exact = faith.infidelity(weights.expand(3, 17, 11), noise, linear, normalize=normalize)
+    assert exact.abs().max() < 1e-20
+    scaled = faith.infidelity(5 * weights.expand(3, 17, 11), noise, linear, normalize=normalize)
+    assert (scaled < 1e-20).all() == normalize
+    blank = faith.infidelity(torch.zeros(3, 17, 11), noise, linear, normalize=normalize)
+    torch.testing.assert_close(blank, linear.square().mean(0))
+    with pytest.raises(
+        ValueError, match=r"perturbations and changes must be \(R, 3, 17, 11\) and \(R, 3\), got \(6, 3, 17, 11\) and \(6,\)"
+    ):
+        faith.infidelity(maps, noise, changes[:, 0])
+
+
 # Occluders and errors ------------------------------------------------------------------------------
 
 
