@@ -75,7 +75,8 @@ def launch(device: str, precision: str = "float32") -> Launch:
         )
     if not installed or (cpu and not several and precision == "float32"):
         return Launch(torch.device(device))
-    from accelerate import Accelerator
+    from accelerate import Accelerator, DistributedDataParallelKwargs
 
-    accelerator = Accelerator(cpu=cpu, mixed_precision=PRECISIONS[precision])
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # AASIST's checkpoints have normalizations that take no part
+    accelerator = Accelerator(cpu=cpu, mixed_precision=PRECISIONS[precision], kwargs_handlers=[unused])
     return Launch(accelerator.device, accelerator)

@@ -5,6 +5,7 @@ twins is. The state with the lowest loss on the dev split is kept, if that split
 end, for the card alone (``card``).
 """
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -84,6 +85,7 @@ def train_detector(
     card = plain(origin | training | assess(detector, task, pairs))
     if place.rank == 0:
         write_safetensors(path, detector.state_dict(), _metadata(detector))
+        card["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
         atomic_write(path.with_suffix(".json"), (json.dumps(card, indent=1) + "\n").encode())
         job.checkpoint.remove()
     return dict(card)

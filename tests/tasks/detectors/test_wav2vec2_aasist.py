@@ -1,5 +1,7 @@
 """Wav2Vec2-AASIST: the published shapes and counts, the back end re-derived, class order, and layers that rules can follow."""
 
+import hashlib
+import json
 from dataclasses import replace
 
 import pytest
@@ -9,8 +11,10 @@ from wav2vec2_toys import TOY
 
 from xaibench.benchmark.check import check_detector, check_explainer, example_clips
 from xaibench.explainers.lrp_rules import RelevanceRules, RuleSettings
-from xaibench.registry import EXPLAINERS
+from xaibench.registry import DETECTORS, EXPLAINERS, TASKS
+from xaibench.tasks.detectors.quality import score_pairs
 from xaibench.tasks.detectors.wav2vec2_aasist import TINY, Wav2Vec2AASIST
+from xaibench.tasks.detectors.weights import SHIPPED
 from xaibench.tasks.spectrogram import STFTConfig
 
 
@@ -150,3 +154,18 @@ def test_the_tiny_front_end_starts_as_a_filter_bank_that_tells_bands_apart():
     assert TINY.front.frames(64_600) == 201
     with pytest.raises(ValueError, match="filter_bands must be a divisor of 96, the channels of the first convolution, got 7"):
         Wav2Vec2AASIST("random", config=replace(TINY, filter_bands=7))
+
+
+def test_the_shipped_tiny_weights_tell_twins_apart_as_their_card_says():
+    card = json.loads((SHIPPED / "wav2vec2_aasist_tiny-minivoc.json").read_text())
+    file = SHIPPED / "wav2vec2_aasist_tiny-minivoc.safetensors"
+    assert file.stat().st_size < 3_000_000
+    assert hashlib.sha256(file.read_bytes()).hexdigest() == card["sha256"]
+    detector, task = DETECTORS.load("wav2vec2_aasist_tiny"), TASKS.load("minivoc")
+    assert detector.fingerprint() == card["fingerprint"]
+    clips = [task.load(pair) for pair in task.pairs("test")[:24]]
+    figures = score_pairs(detector, clips)
+    right = sum(score.spoof > score.bonafide for score in figures) / len(figures)
+    assert right > card["quality"]["test"]["all"]["pair_accuracy"] - 0.15
+    for part in ("seen", "unseen"):  # more is heard than level and tilt
+        assert card["quality"]["test"][part]["auc"] > card["average_spectrum_control"]["test"][part]["auc"]
