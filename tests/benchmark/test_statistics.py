@@ -249,3 +249,30 @@ def test_leaving_one_vocoder_out_shows_which_one_decides():
 def test_bad_arguments_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_draws_that_are_too_many_to_keep_are_the_same(monkeypatch):
+    from xaibench.benchmark import statistics
+
+    values = np.random.default_rng(0).normal(size=(60, 3))
+    values[3, 1] = np.nan
+    kept = statistics.cluster_bootstraps(values, list(range(60)), n_draws=500)
+    monkeypatch.setattr(statistics, "MOST_KEPT", 8 * 60 * 7)  # seven draws at a time
+    monkeypatch.setattr(statistics, "_draws", None)
+    made = statistics.cluster_bootstraps(values, list(range(60)), n_draws=500)
+    for a, b in zip(kept, made, strict=True):
+        assert (a.low, a.high) == pytest.approx((b.low, b.high), rel=1e-9)
+
+
+def test_cluster_means_of_many_clusters_need_no_matrix_of_clusters_by_clips():
+    import tracemalloc
+
+    from xaibench.benchmark.statistics import cluster_means
+
+    tracemalloc.start()
+    means, counts = cluster_means(np.ones((20_000, 2)), [f"u{i}" for i in range(20_000)])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert means.shape == (20_000, 2)
+    assert counts.sum(0).tolist() == [20_000, 20_000]
+    assert peak < 20e6
