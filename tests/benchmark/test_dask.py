@@ -113,6 +113,7 @@ def wait_for(folder, count, process):
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_scheduler_with_two_separate_workers_gives_the_bytes_of_one_process(tmp_path, whole, cluster):
     engine = f"dask:scheduler={cluster().address}"
     run = toy_run(tmp_path / "run", Toy(), task=TASK, executor=engine)
