@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,7 @@ class Comparison:
     new: tuple[Place, ...]
 
 
+@cache  # asked for every clip, and listing the plugins takes milliseconds
 def sign_of(metric: str) -> int:
     """Return 1 where higher is better, -1 where lower is, 0 where explainers do not compete in the metric."""
     if metric in COSTS:

@@ -8,18 +8,16 @@ studentised by its own standard error, and the quantiles of that statistic repla
 A score is NaN where it is undefined; such clips are counted in ``n_undefined`` and leave the mean, never silently.
 """
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from xaibench.benchmark.draws import draw_blocks
+
 Floats = NDArray[np.float64]
-DRAWS_PER_BLOCK = 2_000
-MOST_KEPT = 10_000 * 2048
-"""Draws by clusters that are kept between calls, 80 MB."""
 FEWEST_CLUSTERS = 5
 """Below this many clusters draws repeat one cluster too often to be studentised, and Student's t serves."""
 WIDEST = 3.0
@@ -112,28 +110,6 @@ def cluster_means(values: Floats, clusters: Sequence[Hashable]) -> tuple[Floats,
     return np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0), counts
 
 
-@lru_cache(maxsize=32)
-def _draws(clusters: int, n_draws: int, seed: int) -> NDArray[np.float32]:
-    """Count how often each cluster is drawn, (n_draws, K); float32 holds the counts exactly."""
-    rng = np.random.default_rng(np.random.SeedSequence([seed, clusters]))
-    counts = rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=n_draws).astype(np.float32)
-    counts.flags.writeable = False
-    return counts
-
-
-def _draw_blocks(clusters: int, n_draws: int, seed: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Yield the draws block by block; where all of them would take much memory they are made anew each time, and are the same."""
-    if clusters * n_draws <= MOST_KEPT:
-        kept = _draws(clusters, n_draws, seed)
-        yield from ((start, kept[start : start + DRAWS_PER_BLOCK]) for start in range(0, n_draws, DRAWS_PER_BLOCK))
-        return
-    rng = np.random.default_rng(np.random.SeedSequence([seed, clusters]))
-    rows = max(1, min(DRAWS_PER_BLOCK, MOST_KEPT // (8 * clusters)))
-    for start in range(0, n_draws, rows):
-        counts = rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=min(rows, n_draws - start))
-        yield start, counts.astype(np.float32)
-
-
 def _studentised(means: Floats, n_draws: int, seed: int) -> tuple[Floats, Floats]:
     """Draw clusters with replacement and return (mean_b - mean) / se* of each draw, (n_draws, M), and the sample's own se, (M,)."""
     clusters = len(means)
@@ -144,7 +120,7 @@ def _studentised(means: Floats, n_draws: int, seed: int) -> tuple[Floats, Floats
     # standardised clusters keep the subtraction of squares below well conditioned
     scaled = (means - centre) / np.where(equal, 1.0, errors * clusters**0.5)
     statistic = np.empty((n_draws, means.shape[1]))
-    for start, counts in _draw_blocks(clusters, n_draws, seed):
+    for start, counts in draw_blocks(clusters, n_draws, seed):
         weights = counts.astype(np.float64) / clusters
         drawn = weights @ scaled
         variance = np.maximum(weights @ scaled**2 - drawn**2, 0.0) * clusters / (clusters - 1)

@@ -252,13 +252,13 @@ def test_bad_arguments_are_named(call, message):
 
 
 def test_draws_that_are_too_many_to_keep_are_the_same(monkeypatch):
-    from xaibench.benchmark import statistics
+    from xaibench.benchmark import draws, statistics
 
     values = np.random.default_rng(0).normal(size=(60, 3))
     values[3, 1] = np.nan
     kept = statistics.cluster_bootstraps(values, list(range(60)), n_draws=500)
-    monkeypatch.setattr(statistics, "MOST_KEPT", 8 * 60 * 7)  # seven draws at a time
-    monkeypatch.setattr(statistics, "_draws", None)
+    monkeypatch.setattr(draws, "MOST_KEPT", 8 * 60 * 7)  # seven draws at a time
+    monkeypatch.setattr(draws, "_draws", None)
     made = statistics.cluster_bootstraps(values, list(range(60)), n_draws=500)
     for a, b in zip(kept, made, strict=True):
         assert (a.low, a.high) == pytest.approx((b.low, b.high), rel=1e-9)
