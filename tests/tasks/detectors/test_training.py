@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +24,7 @@ from xaibench.tasks.detectors.recipes import RECIPES, TrainingRecipe, named_reci
 from xaibench.tasks.detectors.training import _loss, train_detector
 from xaibench.tasks.detectors.wav2vec2 import Wav2Vec2
 from xaibench.tasks.detectors.weights import write_safetensors
-from xaibench.types import Clip, Pair, Task
+from xaibench.types import Clip, Pair, Task, tensors_hash
 
 SAMPLES = 12_000
 
@@ -233,3 +236,32 @@ def test_the_published_recipe_fine_tunes_a_front_end_under_a_new_back_end(tmp_pa
     assert {"front.feature_extractor.conv_layers.0.conv.weight", "out_layer.weight"} <= moved
     largest = max((trained.state_dict()[name] - before[name]).abs().max() for name in learned)
     assert largest < 2.2e-3  # two steps of Adam at 1e-3
+
+
+LAUNCHED = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from test_training import Clicks, TINY_RECIPE
+from xaibench.tasks.detectors import training
+from xaibench.types import tensors_hash
+
+learned = []
+training.assess = lambda detector, task, pairs: learned.append(tensors_hash(dict(detector.named_parameters()))) or {}
+card = training.train_detector(Clicks(), "wav2vec2_aasist_tiny", out=sys.argv[2], recipe=TINY_RECIPE)
+print("TRAINED", card["steps"], learned[0], flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_detector(tmp_path):
+    pytest.importorskip("accelerate", reason="pip install 'xaibench[train]' to run this test")
+    script, out = tmp_path / "train.py", tmp_path / "out"
+    script.write_text(LAUNCHED)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
+    command += [str(Path(__file__).parent), str(out)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=280, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("TRAINED")]
+    assert [steps for steps, _ in told] == ["2", "2"]  # 12 pairs, 3 in each of two processes
+    saved = DETECTORS.load("wav2vec2_aasist_tiny", weights=str(out / "wav2vec2_aasist_tiny-clicks.safetensors"))
+    assert {tensors_hash(dict(saved.named_parameters()))} == {parameters for _, parameters in told}  # of both, after different batches
