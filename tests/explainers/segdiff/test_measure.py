@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,9 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from typer.main import get_command
 
+from xaibench.cli.train import app
 from xaibench.explainers.segdiff import measure as measuring
 from xaibench.explainers.segdiff.measure import against_the_paper, measure
 from xaibench.explainers.segdiff.network import CONFIGS, parameters
@@ -37,6 +40,32 @@ def test_the_papers_procedure_costs_many_times_the_default() -> None:
     times = against_the_paper(model.build().eval(), model, torch.zeros(1, 3, 512, 64), steps=1)
     assert times["times_faster"] == pytest.approx(times["paper_s"] / times["default_s"])
     assert times["times_faster"] > 60
+
+
+def test_the_command_that_waits_for_a_gpu_asks_for_base_and_paper(tmp_path: Path) -> None:
+    """The command of docs/gpu.md, run as it stands with programs that only write down what they are asked for."""
+    page = (Path(__file__).parents[3] / "docs/gpu.md").read_text()
+    command = shlex.split(next(line for line in page.splitlines() if line.startswith("explainers/segdiff/gpu.sh")))
+    recorder, asked = tmp_path / "recorder", tmp_path / "asked.jsonl"
+    recorder.write_text(
+        f"#!{sys.executable}\nimport json, sys\n"
+        "if sys.argv[1] == '-c':\n    exec(sys.argv[2])\nelse:\n"
+        f"    open({str(asked)!r}, 'a').write(json.dumps(sys.argv[1:]) + chr(10))\n"
+    )
+    recorder.chmod(0o755)
+    environment = os.environ | {"PYTHON": str(recorder), "XAIBENCH": str(recorder)}
+    subprocess.run(["bash", str(SCRIPT), *command[1:]], check=True, cwd=tmp_path, env=environment, capture_output=True, timeout=60)
+    calls = [json.loads(line) for line in asked.read_text().splitlines()]
+    verbs = get_command(app).commands  # type: ignore[attr-defined]
+    trained = []
+    for method, *options in (call[1:] for call in calls if call[0] == "train"):
+        given = verbs[method].make_context(method, options).params  # as `xaibench train` reads them
+        trained.append((given["config"], method, given["device"], given["precision"], given["minutes"]))
+    methods, minutes = ("one_shot", "specsegdiff"), float(command[command.index("--minutes") + 1])
+    assert trained == [(config, method, "cuda", "bf16", minutes / 4) for config in ("base", "paper") for method in methods]
+    measured = [call[call.index("--config") + 1] for call in calls if call[0] == "-m"]
+    assert measured == ["base", "paper"]
+    assert [call[0] for call in calls].count("run") == 2
 
 
 @pytest.mark.slow
