@@ -103,7 +103,9 @@ def explainer_cards(run: Run) -> tuple[ExplainerCard, ...]:
 
 
 def _card(run: Run, row: Row) -> ExplainerCard:
-    known = option(run.manifest, "explainers", row.explainer) or {}
+    found = option(run.manifest, "explainers", row.explainer)
+    known: dict[str, Any] = found if isinstance(found, dict) else {}
+    needs = known.get("needs")
     reference = str(known.get("reference") or "")
     arxiv = _ARXIV.search(reference)
     summary, text = _own_words(str(known.get("name") or row.explainer))
@@ -115,11 +117,14 @@ def _card(run: Run, row: Row) -> ExplainerCard:
             ],
         )
     ]
-    facts += [("Needs", ", ".join(NEEDS.get(str(n), str(n)) for n in known.get("needs") or []) or "nothing but the clip")]
-    facts += [("Sign", "larger is more spoof, negative speaks against" if known.get("polarity") == "signed" else "size alone counts")]
-    facts += [
-        ("Repeatable", "the same map whatever the seed" if known.get("deterministic") else "draws random numbers from the clip's seed")
-    ]
+    if isinstance(needs, list):
+        facts += [("Needs", ", ".join(NEEDS.get(str(n), str(n)) for n in needs) or "nothing but the clip")]
+    if known.get("polarity") in ("signed", "magnitude"):
+        signed = known["polarity"] == "signed"
+        facts += [("Sign", "larger is more spoof, negative speaks against" if signed else "size alone counts")]
+    if isinstance(known.get("deterministic"), bool):
+        repeats = "the same map whatever the seed" if known["deterministic"] else "draws random numbers from the clip's seed"
+        facts += [("Repeatable", repeats)]
     facts += [("Version", str(known.get("version")))] if known.get("version") else []
     config = known.get("config") if isinstance(known.get("config"), dict) else {}
     return ExplainerCard(
@@ -210,7 +215,8 @@ def task_cards(run: Run) -> tuple[TaskCard, ...]:
             continue
         name = str(record.get("name"))
         boards = tuple(board for board in run.boards if board.task == name)
-        known: Mapping[str, Any] = option(run.manifest, "tasks", name) or {}
+        found_task = option(run.manifest, "tasks", name)
+        known: Mapping[str, Any] = found_task if isinstance(found_task, dict) else {}
         grid = known.get("stft") if isinstance(known.get("stft"), dict) else {}
         facts = [
             ("Truth", str(record.get("truth", ""))),

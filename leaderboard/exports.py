@@ -84,7 +84,7 @@ def json_bytes(boards: Sequence[Board]) -> bytes:
         }
         for board in boards
     ]
-    return (json.dumps(made, indent=1, allow_nan=False) + "\n").encode()
+    return (json.dumps(made, separators=(",", ":"), allow_nan=False) + "\n").encode()
 
 
 def latex(board: Board, recipe: str, occluder: str = "") -> str:
@@ -134,7 +134,11 @@ def _best(board: Board, name: str, recipe: str, occluder: str) -> set[str]:
     """Return the competing rows with the best mean, as it is printed."""
     from xaibench.leaderboard.rows import number
 
-    means = {r.explainer: m for r in board.rows if r.group == "explainer" and (m := _mean(_score(r, name, recipe, occluder))) is not None}
+    means = {
+        r.explainer: m
+        for r in board.rows
+        if r.group == "explainer" and r.competes and (m := _mean(_score(r, name, recipe, occluder))) is not None
+    }
     if not means:
         return set()
     top = max(means.values()) if metric(name).higher_is_better else min(means.values())
@@ -167,14 +171,30 @@ def bibtex(references: Sequence[tuple[str, str]], version: str) -> str:
         "  title = {A Data-Driven Diffusion-based Approach for Audio Deepfake Explanations},\n  booktitle = {Interspeech},\n"
         "  year = {2025},\n  eprint = {2506.03425},\n  archiveprefix = {arXiv}\n}",
     ]
-    known = {"2506.03425"}
+    known, keys = {"2506.03425"}, {"xaibench", "grinberg2025"}
     for name, reference in references:
-        arxiv, year = _ARXIV.search(reference), _YEAR.search(reference)
-        if not reference or (arxiv and arxiv[1] in known):
-            continue
-        known |= {arxiv[1]} if arxiv else set()
-        fields = [f"  note = {{{tex(reference)}}}"]
-        fields += [f"  year = {{{year[0]}}}"] if year else []
-        fields += [f"  eprint = {{{arxiv[1]}}}", "  archiveprefix = {arXiv}"] if arxiv else []
-        entries.append(f"@misc{{{re.sub(r'[^A-Za-z0-9]+', '-', name)},\n" + ",\n".join(fields) + "\n}")
+        found = [arxiv for arxiv in _ARXIV.findall(reference) if arxiv not in known]
+        year = _YEAR.search(reference)
+        if not found and (not year or _ARXIV.search(reference)):
+            continue  # known already, or no source at all
+        known.update(found)
+        for arxiv in found or [""]:
+            key = _key(name, keys)
+            fields = [f"  note = {{{_bib(reference)}}}"]
+            fields += [f"  year = {{20{arxiv[:2]}}}", f"  eprint = {{{arxiv}}}", "  archiveprefix = {arXiv}"] if arxiv else []
+            fields += [f"  year = {{{year[0]}}}"] if year and not arxiv else []
+            entries.append(f"@misc{{{key},\n" + ",\n".join(fields) + "\n}")
     return "\n\n".join(entries) + "\n"
+
+
+def _bib(text: str) -> str:
+    r"""Escape outside text for BibTeX, which counts braces even behind a backslash."""
+    return tex(text).replace(r"\{", r"{\textbraceleft}").replace(r"\}", r"{\textbraceright}")
+
+
+def _key(name: str, taken: set[str]) -> str:
+    """Return a citation key that no other entry has."""
+    plain = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-") or "x"
+    key = next(k for k in (plain, *(f"{plain}-{i}" for i in range(2, len(taken) + 3))) if k not in taken)
+    taken.add(key)
+    return key

@@ -19,6 +19,14 @@ def gate(record: Mapping[str, Any]) -> str:
     return f"On {passed} of {total} clips the detector separates the twins by {gap}; only those count where its answer matters."
 
 
+def few(clips: int, record: Mapping[str, Any]) -> str:
+    """Say that there are fewer clips than a tier needs; empty where there are enough."""
+    least = record.get("min_clips", 20)
+    if not isinstance(least, int) or not 0 < clips < least:
+        return ""
+    return f"Only {clips} clips, under the {least} that a tier needs: not enough to rank. Intervals are wide and no row gets a tier."
+
+
 def few_curves(record: Mapping[str, Any], tier: str) -> str:
     """Say that curves stand on fewer clips than a tier needs; empty where they do not."""
     clips, least = record.get("curve_clips"), record.get("min_clips", 20)

@@ -3,20 +3,21 @@
 Nothing is computed here that the harness has not written: rows are chosen, ordered and put into words. Undefined values stay ``None``.
 """
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from xaibench.benchmark.migrate import upgraded
+from xaibench.benchmark.migrate import read_document
 from xaibench.errors import RunError
 from xaibench.leaderboard.words import PRIMARIES, PRIMARY, Primary, metric
 
 if TYPE_CHECKING:
     from xaibench.leaderboard.terminal import BoardText
 
+LARGEST = 1e12
+"""No score, count or time of a run comes near; what is larger was not written by a run."""
 Group = Literal["explainer", "control", "oracle"]
 
 
@@ -42,6 +43,9 @@ class Score:
     without_vocoder_high: float | None = None
 
 
+_TYPES = {name: getattr(f.type, "__name__", str(f.type)).removesuffix(" | None") for name, f in Score.__dataclass_fields__.items()}
+
+
 @dataclass(frozen=True)
 class Row:
     """One explainer with all its scores; keys are (recipe, polarity, occluder, metric, slice)."""
@@ -52,6 +56,12 @@ class Row:
     scores: Mapping[tuple[str, str, str, str, str], Score] = field(repr=False)
     origin: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """Of a submitted row: track, isolation, coverage."""
+
+    @property
+    def competes(self) -> bool:
+        """Whether the row covers all clips asked for; a submission of the easy ones is shown and leads nothing."""
+        covered, asked = self.origin.get("covered", 0), self.origin.get("asked", 0)
+        return not (isinstance(covered, int) and isinstance(asked, int)) or covered >= asked
 
     @property
     def badge(self) -> str:
@@ -152,7 +162,7 @@ class Board:
         sign = 1 if metric(name).higher_is_better else -1
         best: tuple[Row, Score] | None = None
         for row in self.rows:
-            score = row.score(name, recipe=recipe, part=part, occluder=occluder) if row.group == group else None
+            score = row.score(name, recipe=recipe, part=part, occluder=occluder) if row.group == group and row.competes else None
             if score is None or score.mean is None:
                 continue
             if best is None or sign * score.mean > sign * (best[1].mean or 0.0):
@@ -180,16 +190,45 @@ def read_run(run_dir: str | Path) -> Run:
     documents = []
     for name in ("manifest.json", "summary.json"):
         try:
-            documents.append(json.loads((path / name).read_text(encoding="utf-8")))
+            documents.append(read_document(name.removesuffix(".json"), path / name))
         except FileNotFoundError as error:
             raise RunError(f"run_dir must hold {name}, got {path}; finish it with `xaibench run --out {path}`") from error
-        except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+        except (UnicodeDecodeError, RecursionError, TypeError, AttributeError, KeyError) as error:  # not what a run writes
             raise RunError(f"{path / name} must be readable JSON, got {error}; run the same command again") from error
-        if not isinstance(documents[-1], dict):
-            raise RunError(f"{path / name} must hold a JSON object, got {type(documents[-1]).__name__}; run the same command again")
-        documents[-1] = upgraded(name.removesuffix(".json"), documents[-1], path / name)
+    check_rows(documents[1], path / "summary.json")
     documents[1]["rows"] = [*documents[1].get("rows", []), *_seconds(path, documents[1].get("rows", []))]
     return Run(path, documents[0], documents[1], boards(documents[1]))
+
+
+def check_rows(summary: Mapping[str, Any], where: Path) -> None:
+    """Make sure that what a table shows is what a table can show.
+
+    Raises:
+        RunError: If rows, tasks or detectors are no lists of objects, or a value of a row has another type or is not finite.
+    """
+    for name in ("rows", "tasks", "detectors"):
+        if not isinstance(summary.get(name, []), list) or not all(isinstance(record, dict) for record in summary.get(name, [])):
+            raise RunError(f"{name} must be a list of objects, got something else in {where}; run the same command again")
+    for row in summary.get("rows", []):
+        for name in ("task", "detector", "explainer", "metric"):
+            if not isinstance(row.get(name), str):
+                raise RunError(f"{name} of a row must be text, got {row.get(name)!r:.80} in {where}; run the same command again")
+        for name, kind in _TYPES.items():
+            value = row.get(name)
+            if value is not None and not _fits(value, kind):
+                raise RunError(f"{name} of row {row['explainer']!r:.80} must be {kind}, got {value!r:.80} in {where}; run it again")
+        if row.get("tier") is not None and row["tier"] < 1:
+            raise RunError(f"tier of row {row['explainer']!r:.80} must be at least 1, got {row['tier']} in {where}; run it again")
+
+
+def _fits(value: Any, kind: str) -> bool:
+    """Tell whether a value of JSON fits a field's type: a number is finite, and no truth value."""
+    if kind.startswith("bool"):
+        return isinstance(value, bool)
+    if kind.startswith("str"):
+        return isinstance(value, str)
+    whole = int if kind.startswith("int") else (int, float)
+    return isinstance(value, whole) and not isinstance(value, bool) and abs(value) < LARGEST
 
 
 def _seconds(path: Path, rows: list[Mapping[str, Any]]) -> list[dict[str, Any]]:

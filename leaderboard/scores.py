@@ -20,6 +20,7 @@ HEADINGS = (
     *("Explainer", "Kind", "Metric", "Mean", "Low", "High", "n", "Tier"),
     *("Clips", "Truth", "Replaced by", "Sign", "Task", "Detector"),
 )
+NUMBERS = frozenset({"Mean", "Low", "High", "n", "Tier"})
 GROUP_ORDER = ("explainer", "control", "oracle")
 
 
@@ -57,6 +58,14 @@ def records(boards: Sequence[Board]) -> Iterator[list[Any]]:
                 values = [None if v is None else round(v * words.scale, max(words.digits, 2)) for v in (score.mean, score.low, score.high)]
                 what = [row.title, row.group, title]
                 yield [*what, *values, score.n, score.tier, part, recipe, occluder.replace("_", " "), polarity, board.task, board.detector]
+
+
+def encoded(rows: Sequence[list[Any]]) -> dict[str, Any]:
+    """Write each text once: ``words`` by number, and the rows with numbers in the place of texts, which the script puts back."""
+    words: dict[str, int] = {}
+    texts = [i for i, heading in enumerate(HEADINGS) if heading not in NUMBERS]
+    coded = [[words.setdefault(v, len(words)) if i in texts else v for i, v in enumerate(row)] for row in rows]
+    return {"words": list(words), "texts": texts, "rows": coded}
 
 
 def _title(name: str) -> str:

@@ -12,7 +12,7 @@ from xaibench.leaderboard.curves import Plot, plots
 from xaibench.leaderboard.facets import Facets, facets
 from xaibench.leaderboard.rows import Board, Row, Run, Score, number
 from xaibench.leaderboard.tradeoff import Tradeoff, tradeoffs
-from xaibench.leaderboard.truths import causal_matrix, causal_quality
+from xaibench.leaderboard.truths import causal_matrix, causal_quality, sanity_matrix
 from xaibench.leaderboard.views import Leaderboard, Matrix, by_occluder, by_vocoder, headline, leaderboard
 
 
@@ -51,6 +51,7 @@ class Section:
     colours: tuple[tuple[Row, str], ...]
     occluders: Matrix | None
     causal: Matrix | None
+    sanity: Matrix | None
     causal_quality: tuple[str, ...]
     leader: str
     samples: tuple[Card, ...]
@@ -85,7 +86,7 @@ def section(run: Run, board: Board, at: int, curves: Sequence[Mapping[str, Any]]
         n_clips=most.n_total,
         clusters=notes.clusters(most),
         gate=" ".join(filter(None, (notes.gate(detector), notes.resolution(board, recipe)))),
-        few=f"Only {most.n_total} clips: not enough to rank. Intervals are wide and no row gets a tier." if 0 < most.n_total < 20 else "",
+        few=notes.few(most.n_total, detector),
         few_curves=notes.few_curves(detector, str(run.summary.get("tier", ""))),
         figures=_figures(board, recipe),
         views=views,
@@ -97,6 +98,7 @@ def section(run: Run, board: Board, at: int, curves: Sequence[Mapping[str, Any]]
         colours=tuple((row, css[row.explainer]) for row in board.ranked("explainer", recipe) if row.explainer in css),
         occluders=by_occluder(board, recipe),
         causal=causal_matrix(board),
+        sanity=sanity_matrix(board),
         causal_quality=tuple(causal_quality(board)),
         leader=leader[0].title if leader else "",
         samples=cards,

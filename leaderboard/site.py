@@ -22,7 +22,7 @@ from xaibench.leaderboard.curves import read_curves
 from xaibench.leaderboard.mask_page import kept_quality, page_values
 from xaibench.leaderboard.pages import render, source_hash, static
 from xaibench.leaderboard.rows import Run, read_run
-from xaibench.leaderboard.scores import HEADINGS, datatables, records
+from xaibench.leaderboard.scores import HEADINGS, datatables, encoded, records
 from xaibench.leaderboard.sections import Section, section
 from xaibench.leaderboard.truths import compare, kinds
 from xaibench.leaderboard.views import option
@@ -180,7 +180,7 @@ class _Site:
         style = Markup("\n").join((look, Markup(static("style.css"))))
         values = {"script": script, "script_hash": Markup(source_hash(script)), "style": style, "style_hash": Markup(source_hash(style))}
         rows = list(records(self.run.boards))
-        self.page("scores.html", "scores.html", headings=HEADINGS, records=rows, count=len(rows), module=True, **values)
+        self.page("scores.html", "scores.html", headings=HEADINGS, records=encoded(rows), count=len(rows), module=True, **values)
 
 
 def _info(words: MetricWords) -> Any:

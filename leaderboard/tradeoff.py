@@ -88,7 +88,7 @@ def _plot(board: Board, recipe: str, words: tuple[str, str, str, str], occluder:
     xs, ys = [x for _, x, _ in points], [scale * y for _, _, y in points]
     across = _Log(xs) if cost else _Linear(xs, LEFT, WIDTH - RIGHT)
     up = _Linear([*ys, 0.0], HEIGHT - BOTTOM, TOP)
-    front = pareto([(row.explainer, -x if cost else x, y) for row, x, y in points if row.group == "explainer"])
+    front = pareto([(row.explainer, -x if cost else x, y) for row, x, y in points if row.group == "explainer" and row.competes])
     placed = [(row, across.at(x), up.at(scale * y), _words(row, (name, x), (words_of.name, y))) for row, x, y in points]
     marks = _labels(placed, front)
     line = " ".join(f"{m.x:.1f},{m.y:.1f}" for m in sorted(marks, key=lambda m: (m.x, -m.y)) if m.row.explainer in front)

@@ -4,12 +4,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from xaibench.leaderboard.rows import Board, Group, Row, Run, interval, number
+from xaibench.leaderboard.rows import Board, Group, Row, Run, Score, interval, number
 from xaibench.leaderboard.views import GROUPS, Cell, Matrix, option
 from xaibench.leaderboard.words import metric
 
 DOMAINS = {"twin_tiles": "tiles of the spectrogram", "twin_segments": "segments of the waveform"}
 CAUSAL = ("causal_spearman", "causal_average_precision", "causal_gap_closed_normalized")
+SANITY = (
+    "sanity_entropy_rise",
+    "sanity_randomized_similarity",
+    "sanity_repeatability",
+    "sanity_maximum_sensitivity",
+    "sanity_cross_vocoder_similarity",
+)
 ONLY_COMPETING: tuple[Group, ...] = ("explainer", "control")
 
 
@@ -50,22 +57,46 @@ def causal_matrix(board: Board) -> Matrix | None:
     return Matrix("Causal truth", "", headings, groups)
 
 
+def sanity_matrix(board: Board) -> Matrix | None:
+    """Lay out what examining the maps found; ``None`` where nothing was examined. Rows do not compete in it."""
+    names = [name for name in SANITY if any(row.score(name, occluder="sanity") for row in board.rows)]
+    if not names:
+        return None
+
+    def cell(row: Row, name: str) -> Cell:
+        score = row.score(name, occluder="sanity")
+        mean = score.mean if score else None
+        return Cell(number(mean, name), f"{mean:.6g}" if mean is not None else "", metric(name).short, interval(score, name))
+
+    recipe = board.recipes[0] if board.recipes else ""
+    groups = tuple((g, tuple((row, tuple(cell(row, name) for name in names)) for row in board.ranked(g, recipe))) for g, _ in GROUPS)
+    return Matrix("Sanity", "", tuple((name, metric(name).short) for name in names), groups)
+
+
 def causal_quality(board: Board) -> list[str]:
     """Say what the causal truths of a board are worth, a sentence for each domain."""
     told = []
-    for record in board.facts.get("causal") or ():
+    records = board.facts.get("causal")
+    for record in (r for r in records if isinstance(r, dict)) if isinstance(records, list) else ():
         name, n, refused = DOMAINS.get(str(record.get("domain")), str(record.get("domain"))), record.get("n_clips"), record.get("n_refused")
         if not n:
             continue
         words = f"Swapping {name}: {n - (refused or 0)} of {n} clips count"
-        words += f"; {refused} refused, since mixtures score beyond both twins or the twins are not told apart" if refused else ""
-        half, shift = record.get("split_half"), record.get("null_shift")
+        words += f"; {refused} refused ({_reasons(record.get('reasons'))})" if refused else ""
+        half, shift = (v if isinstance(v := record.get(key), int | float) else None for key in ("split_half", "null_shift"))
         words += f"; two halves of the permutations agree to {half:.2f} (median rank correlation)" if half is not None else ""
         words += f", on {record['n_unsteady']} clips to less than .9" if record.get("n_unsteady") else ""
         words += f"; the null control moves the log-odds by {100 * shift:.1f} % of the gap" if shift is not None else ""
         words += f", by 5 % or more on {record['n_null_failed']} clips" if record.get("n_null_failed") else ""
         told.append(f"{words}.")
+    scores = [row.score(m, occluder=d) or Score() for row in board.rows for d in DOMAINS for m in CAUSAL]
+    if told and all(score.beats_best_control is None for score in scores):
+        told.append("Too few clips count for a test against the controls, so nothing is bold.")
     return told
+
+
+def _reasons(found: Any) -> str:
+    return "; ".join(f"{count}: {reason}" for reason, count in sorted(found.items())) if isinstance(found, dict) else "no reason told"
 
 
 def compare(run: Run) -> Comparison | None:

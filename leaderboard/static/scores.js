@@ -5,8 +5,10 @@ const dark = matchMedia("(prefers-color-scheme: dark)");
 const tint = () => document.documentElement.classList.toggle("dark", dark.matches); // the name that DataTables knows
 dark.addEventListener("change", tint);
 tint();
+const { words, texts, rows } = JSON.parse(table.dataset.records);
+for (const row of rows) for (const i of texts) row[i] = words[row[i]];
 const grid = new DataTable(table, {
-  data: JSON.parse(table.dataset.records),
+  data: rows,
   deferRender: true,
   pageLength: 50,
   lengthMenu: [25, 50, 200, 1000],

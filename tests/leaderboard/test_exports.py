@@ -66,3 +66,17 @@ def test_every_competing_row_is_drawn_inside_the_frame(toy_run: Path) -> None:
         assert {m.row.explainer for m in plot.marks} == {"specsegdiff", "saliency", "energy", "random"}
         assert all(46 <= m.x <= 446 and 14 <= m.y <= 256 for m in plot.marks)
         assert {m.row.explainer for m in plot.marks if m.css == "front"} == {"specsegdiff"}
+
+
+def test_no_reference_can_break_out_of_its_entry_or_share_a_key() -> None:
+    cited = [("a:b", "Nobody 2017} trailing {"), ("a_b", "Nobody 2018"), ("grinberg2025", "Nobody 2019"), ("random", "the chance level")]
+    text = exports.bibtex([*cited, ("two", "A 1977; B, arXiv:1705.07874 and arXiv:1801.00001")], "1.0")
+    keys = re.findall(r"^@\w+\{([^,]+),$", text, re.M)
+    assert keys == ["xaibench", "grinberg2025", "a-b", "a-b-2", "grinberg2025-2", "two", "two-2"]
+    for entry in text.split("\n\n"):
+        depth = 0
+        for character in entry:  # BibTeX counts braces whatever stands before them
+            depth += (character == "{") - (character == "}")
+            assert depth >= 0
+        assert depth == 0
+    assert re.findall(r"year = \{(\d+)\},\n  eprint = \{([\d.]+)\}", text)[-2:] == [("2017", "1705.07874"), ("2018", "1801.00001")]

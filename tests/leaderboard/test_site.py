@@ -251,7 +251,7 @@ def test_unfinished_run_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"run_dir must hold manifest\.json"):
         build(tmp_path)
     (tmp_path / "manifest.json").write_text("{", encoding="utf-8")
-    with pytest.raises(RunError, match="must be readable JSON"):
+    with pytest.raises(RunError, match="manifest must be JSON"):
         build(tmp_path)
 
 
@@ -288,3 +288,68 @@ def test_confidence_over_the_area_is_drawn_where_several_areas_were_measured(toy
     assert any(css.startswith("c") for css, _ in lines)
     for _, points in lines:  # 1, 5 and 20 % of a plot that ends at 20 %, falling from its top to its bottom
         assert points == "58.7,10.0 141.5,115.0 452.0,220.0"
+
+
+WRONG = {
+    "a mean that is text": lambda s: s["rows"][0].update(mean="NaN"),
+    "a mean beyond all bounds": lambda s: s["rows"][0].update(mean=1e300),
+    "a tier that is text": lambda s: s["rows"][0].update(tier="1"),
+    "a tier below one": lambda s: s["rows"][0].update(tier=-5),
+    "a verdict that is a number": lambda s: s["rows"][0].update(beats_best_control=1),
+    "a row without a task": lambda s: s["rows"][0].pop("task"),
+    "rows that are none": lambda s: s.update(rows=None),
+    "a row that is a list": lambda s: s["rows"].append([]),
+    "detectors that are text": lambda s: s.update(detectors="x"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_summary_that_no_run_wrote_is_one_sentence(wrong: str, toy_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(toy_run, run, ignore=shutil.ignore_patterns("heatmaps"))
+    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    WRONG[wrong](summary)
+    (run / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    with pytest.raises(RunError, match=r"must be .*, got .*; run "):
+        build(run, samples=0)
+
+
+@pytest.mark.parametrize("text", ['{"rows": [{"mean": NaN}]}', "[" * 100_000, '{"schema_version": 99}', "\udc80"])
+def test_json_that_is_none_is_one_sentence(text: str, toy_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "summary.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(RunError):
+        build(tmp_path, samples=0)
+
+
+def test_a_manifest_of_wrong_types_is_shown_as_far_as_it_goes(toy_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(toy_run, run, ignore=shutil.ignore_patterns("heatmaps"))
+    known = {"needs": 3, "config": [1], "polarity": 7, "deterministic": "no", "reference": ["x"]}
+    odd = {"explainers": {"specsegdiff": known}, "argv": "x"}
+    (run / "manifest.json").write_text(json.dumps(odd), encoding="utf-8")
+    card = (build(run, samples=0).parent / "explainers" / "specsegdiff.html").read_text(encoding="utf-8")
+    assert "Needs" not in card
+    assert "Repeatable" not in card
+    (run / "manifest.json").write_text(json.dumps({"explainers": {"energy": []}}), encoding="utf-8")
+    with pytest.raises(RunError, match="must be readable JSON"):
+        build(run, samples=0)
+
+
+def test_a_submission_of_the_easy_clips_leads_nothing(toy_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(toy_run, run, ignore=shutil.ignore_patterns("heatmaps"))
+    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    for row in summary["rows"]:
+        if row["explainer"] == "saliency" and row["metric"] == "generalized_dice":
+            row.update(mean=0.99, low=0.98, high=1.0, tier=None, beats_best_control=None)
+    summary["origins"] = {"saliency": {"track": "heatmaps", "covered": 1, "asked": 6, "isolation": "", "reproduced": False}}
+    (run / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    index = build(run, samples=0)
+    page = index.read_text(encoding="utf-8")
+    lead = re.search(r'class="is-lead"><dt>[^<]*</dt><dd class="big">[^<]*</dd><dd><bdi>(.*?)</bdi>', page)
+    assert lead is not None
+    assert lead[1] == "specsegdiff"
+    assert "partial 1 of 6" in page
+    lines = (index.parent / "leaderboard.tex").read_text(encoding="utf-8").splitlines()
+    assert not any(line.startswith("saliency") and r"\textbf" in line.split("&")[1] for line in lines)
