@@ -47,7 +47,9 @@ class Spool(Sequence[T], Generic[T]):
                 start += written
         except OSError as error:
             place = tempfile.gettempdir()
-            raise RunError(f"folder for temporary files must have room, got {place}: {error.strerror}; free some or set TMPDIR") from error
+            raise RunError(
+                f"folder for temporary files must have room, got {place}: {error.strerror}; free some space or set TMPDIR"
+            ) from error
         self._ends.append(start)
 
     def __len__(self) -> int:

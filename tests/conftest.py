@@ -1,5 +1,6 @@
 """Fixtures of the whole suite: where the real recordings and published checkpoints lie, and one thread for equal bits."""
 
+import json
 import os
 from pathlib import Path
 
@@ -31,6 +32,20 @@ def shared_data() -> Path:
 def shared_weights() -> Path:
     """Published AASIST checkpoints."""
     return _shared("weights", "XAIBENCH_WEIGHTS")
+
+
+@pytest.fixture(scope="session")
+def published():
+    """File names of the corpora, those that were read somewhere first and what completes them behind."""
+    return _joined(json.loads((ROOT / "tests/tasks/corpora/published.json").read_text()))
+
+
+def _joined(node):
+    if not isinstance(node, dict):
+        return node
+    if node.keys() == {"published", "completed"}:
+        return node["published"] + node["completed"]
+    return {key: _joined(value) for key, value in node.items() if key not in ("", "sources")}
 
 
 @pytest.fixture(autouse=True)

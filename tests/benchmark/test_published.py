@@ -1,6 +1,5 @@
 """A paper's table: its line-up on what is present, and its figures beside the measured ones."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,12 +15,12 @@ from xaibench.errors import DataError
 from xaibench.registry import EXPLAINERS
 
 PAPER = PAPERS["grinberg2025"]
-NAMES = json.loads((Path(__file__).parents[1] / "tasks/corpora/published.json").read_text())["vocv4"]
 
 
 @pytest.fixture(name="tree")
-def _tree(tmp_path: Path) -> Path:
+def _tree(tmp_path: Path, published) -> Path:
     """Part of Voc.v4 under its published names."""
+    names = published["vocv4"]
 
     def lay(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -30,13 +29,13 @@ def _tree(tmp_path: Path) -> Path:
         soundfile.write(path, 0.05 * speech + 0.005 * own.standard_normal(20_000), 16_000)
 
     voc = tmp_path / "voc.v4"
-    for stem in NAMES["vocoded"]:
+    for stem in names["vocoded"]:
         lay(voc / f"wav/{stem}.wav")
     (voc / "scp").mkdir()
     for part in ("train.lst", "dev.lst"):
-        (voc / "scp" / part).write_text("\n".join(NAMES[part]) + "\n")
-    (voc / "protocol.txt").write_text("\n".join(NAMES["protocol"]) + "\n")
-    for part, stems in NAMES["recordings"].items():
+        (voc / "scp" / part).write_text("\n".join(names[part]) + "\n")
+    (voc / "protocol.txt").write_text("\n".join(names["protocol"]) + "\n")
+    for part, stems in names["recordings"].items():
         for stem in stems:
             lay(tmp_path / f"LA/ASVspoof2019_LA_{part}/flac/{stem}.flac")
     return tmp_path

@@ -1,29 +1,11 @@
 """Trees with the published layout, from published names, and real recordings laid into them."""
 
 import csv
-import json
 from collections import defaultdict
-from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-
-HERE = Path(__file__).parent
-
-
-@pytest.fixture(scope="session")
-def published():
-    """Names by corpus, those that were read somewhere first and what completes them behind."""
-    return joined(json.loads((HERE / "published.json").read_text()))
-
-
-def joined(node):
-    if not isinstance(node, dict):
-        return node
-    if node.keys() == {"published", "completed"}:
-        return node["published"] + node["completed"]
-    return {key: joined(value) for key, value in node.items() if key not in ("", "sources")}
 
 
 def sound(name, seconds=0.6, rate=16000):
