@@ -1,6 +1,7 @@
 """Score a finished run again: stored heatmaps under the present metrics, recipes or suite. No explainer is loaded, nothing explained.
 
-The keys of the two stages are separate, so scores of an earlier suite stay in the journal, and going back to them costs nothing.
+The keys of explanations and of what is computed from them are separate, so scores of an earlier suite stay in the journal, and going back
+to them costs nothing.
 """
 
 from collections.abc import Sequence

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from xaibench.leaderboard.pages import short
 from xaibench.leaderboard.rows import Board, Row, Run, Score, interval, number
 from xaibench.leaderboard.views import Leaderboard, forest, option, part_title
 
@@ -34,7 +35,7 @@ class Facets:
 def facets(run: Run, board: Board, view: Leaderboard) -> Facets:
     """Collect the choices of a table."""
     parts = [part for part in board.slices if any(board.main(row, view.recipe, part=part) for row in board.rows)]
-    rows = {row.explainer: _row(run, board, row, view, parts) for row in board.rows}
+    rows = {short(row.explainer, 600): _row(run, board, row, view, parts) for row in board.rows}
     timed = any(row["seconds"] is not None for row in rows.values())
     return Facets(tuple((part, "all clips" if part == "all" else part_title(part)) for part in parts), ACCESS, COSTS if timed else (), rows)
 

@@ -87,8 +87,9 @@ def build_single(
         if len(content) <= limit_bytes:
             break
     else:
-        size = f"{len(content) / 1e6:.1f} MB"
-        raise RunError(f"samples must fit into {limit_bytes / 1e6:g} MB, got {size} for {samples} of them; ask for fewer, or for a folder")
+        got = f"{len(content) / 1e6:.1f} MB with {samples} samples"
+        remedy = "ask for fewer samples, or for a folder" if samples else "ask for a folder"
+        raise RunError(f"report must fit into {limit_bytes / 1e6:g} MB, got {got}; {remedy}")
     from xaibench.tasks.cache import atomic_write
 
     try:
@@ -100,10 +101,10 @@ def build_single(
 
 
 def _render(run: Run, source: Source, samples: int, grade: Grade) -> bytes:
-    share = -(-samples // max(len(run.boards), 1))
     sections, sheets = [], []
     for at, board in enumerate(run.boards):
-        album = source.album(board, at, share, _sample(grade), panels=grade.panels, encode=("opus", opus_bytes))
+        fewest, more = divmod(samples, len(run.boards))
+        album = source.album(board, at, fewest + (at < more), _sample(grade), panels=grade.panels, encode=("opus", opus_bytes))
         uids = [f"sample-{at}-{sample.number:02}" for sample in album.samples]
         cards = tuple(_card(uid, sample, album, board) for uid, sample in zip(uids, album.samples, strict=True))
         for uid, sample in zip(uids, album.samples, strict=True):

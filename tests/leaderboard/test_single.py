@@ -39,6 +39,8 @@ def test_a_tight_limit_costs_detail_and_an_impossible_one_is_told(
     small = build_single(toy_run, tmp_path / "small.html", **toys, samples=2, limit_bytes=whole - 20_000)
     assert small.stat().st_size <= whole - 20_000
     assert small.read_text(encoding="utf-8").count('class="sheet"') == 2
-    with pytest.raises(RunError, match=r"samples must fit into 0\.05 MB"):
+    with pytest.raises(RunError, match=r"report must fit into 0\.05 MB, got .* with 2 samples; ask for fewer"):
         build_single(toy_run, tmp_path / "none.html", **toys, samples=2, limit_bytes=50_000)
+    with pytest.raises(RunError, match=r"with 0 samples; ask for a folder"):
+        build_single(toy_run, tmp_path / "none.html", **toys, samples=0, limit_bytes=5_000)
     assert not (tmp_path / "none.html").exists()
