@@ -1,8 +1,8 @@
 """The command line answers fast, says one sentence on error, and returns the exit code of the kind of ending."""
 
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,18 +14,24 @@ def xaibench(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
     return subprocess.run([PROGRAM, *arguments], capture_output=True, text=True, timeout=120, check=False, **options)
 
 
+def processor_seconds() -> float:
+    """Seconds that finished child processes have spent so far."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
+
+
 def test_help_is_fast_and_imports_no_torch():
     code = "import sys; sys.argv = ['xaibench', '--help']\nfrom xaibench.cli import main\ntry:\n    main()\nexcept SystemExit as end:\n"
     code += "    assert end.code == 0\nassert not {'torch', 'numpy', 'pandas'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
     times = []
-    for _ in range(5):
-        start = time.perf_counter()
+    for _ in range(3):
+        start = processor_seconds()
         result = xaibench("--help")
-        times.append(time.perf_counter() - start)
+        times.append(processor_seconds() - start)
     assert result.returncode == 0
     assert "run" in result.stdout
-    assert min(times) < 0.5
+    assert min(times) < 0.5  # what an idle machine takes; clocks on the wall also count what runs beside
 
 
 @pytest.mark.parametrize(
