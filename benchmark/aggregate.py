@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from xaibench.benchmark.block import Block, Mask, Values, by_place, make_block
+from xaibench.benchmark.claims import Outcome, claim_of, outcome, sentence
 from xaibench.benchmark.statistics import (
     Interval,
     cluster_bootstraps,
@@ -101,6 +102,7 @@ class Aggregator:
         detectable: dict[int, float] = {}
         tier: dict[int, int | None] = {}
         beats: dict[int, bool] = {}
+        claims: dict[int, str] = {}
         for place, members in by_place(part.columns).items():
             ranked = [j for j in members if (info := self.rows[part.columns[j][0]]).competes and not info.oracle]
             rows = [j for j in ranked if self._enough(intervals["utterance"][j])]
@@ -109,12 +111,14 @@ class Aggregator:
                 tier |= self._tiers(part, rows, clusters, self.higher[place[3]])
                 beats |= self._beats(part, rows, clusters, self.higher[place[3]])
                 detectable |= self._detectable(part, rows, clusters, self.higher[place[3]])
+                claims |= self._claims(part, rows, clusters, self.higher[place[3]]) if place[3] in PRIMARY else {}
         for j, _ in enumerate(wanted):
             if part.asked[:, j].any():
                 by = self._kind(part, np.isfinite(part.values[:, j]))
                 row = self._row(part, j, name, {k: v[j] for k, v in intervals.items()}, by, tier.get(j), beats.get(j))
+                notes = "; ".join(filter(None, (claims.get(j), row.note)))
                 spread = self._without_each_vocoder(part, j, by) if name == "all" else {}
-                yield row.model_copy(update={"detectable": finite(detectable.get(j, np.nan)), **spread})
+                yield row.model_copy(update={"note": notes, "detectable": finite(detectable.get(j, np.nan)), **spread})
 
     def _kind(self, part: Block, clips: Mask) -> str:
         """Choose the clusters of some clips: speakers if there are enough of them, else utterances."""
@@ -178,6 +182,22 @@ class Aggregator:
         best = controls[int(np.argmax(means) if higher else np.argmin(means))]
         own = [j for j in rows if not self.rows[part.columns[j][0]].control]
         return {j: detectable_difference(part.values[:, j] - part.values[:, best], clusters, alpha=ALPHA) for j in own}
+
+    def _claims(self, part: Block, rows: Sequence[int], clusters: Sequence[str], higher: bool) -> dict[int, str]:
+        """Say of each explainer with a claim whether the paired interval of its difference from its ablation bears it out."""
+        place_of = {part.columns[j][0]: j for j in rows}
+        said: dict[int, str] = {}
+        for label, j in place_of.items():
+            claim, ablation = claim_of(label)
+            if not claim:
+                continue
+            found: Outcome = "missing"
+            if ablation in place_of:
+                difference = (1.0 if higher else -1.0) * (part.values[:, [j]] - part.values[:, [place_of[ablation]]])
+                interval = self._intervals(difference, clusters)[0]
+                found = outcome(interval.low, interval.high)
+            said[j] = sentence(claim, ablation, found)
+        return said
 
     def _without_each_vocoder(self, part: Block, j: int, by: str) -> dict[str, float | None]:
         """Return the least and the greatest mean with one vocoder left out, of the metrics that are told by vocoder."""

@@ -146,6 +146,11 @@ class BoardText:
             gap = f"{float(facts.get('gap_gate') or 2.0):.1f}"
             told.append(f"{facts['n_clips']} clips entered, {facts.get('n_gated', 0)} with a gap >= {gap} between the twins.")
         told.append(resolution(self.board, self.recipe))
+        told += [
+            f"{clean(row.title)}: {clean(score.note)}."
+            for row in self.board.rows
+            if row.group == "explainer" and (score := self._main(row)).tier and score.note
+        ]
         return " ".join(filter(None, told))
 
 

@@ -28,6 +28,8 @@ class AddSegDiff(SpecSegDiff):
 
     reference = "Grinberg et al. 2025, arXiv:2506.03425, section 3"
     needs = frozenset({"training_pairs", "logits"})
+    ablation = "addsegdiff_random"
+    claim = "detector-specific"
 
     def applicable(self, detector: Detector) -> tuple[bool, str]:
         """Tell whether weights for this very detector, by fingerprint, are at hand."""
@@ -98,6 +100,7 @@ class AddSegDiffRandom(AddSegDiff):
     """The same on a copy of the detector with random parameters: what the architecture tells without having learned anything."""
 
     reference = "ablation of Grinberg et al. 2025: features of a detector that learned nothing"
+    ablation, claim = "", ""
 
     def source(self, detector: Detector) -> Detector:
         """Return the detector's blank copy."""

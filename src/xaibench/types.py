@@ -100,6 +100,10 @@ class Explainer(ABC):
     control: ClassVar[bool] = False
     oracle: ClassVar[bool] = False
     """An oracle is handed the bona fide twin as its only reference, ``(1, T)``; it marks the ceiling and competes with nobody."""
+    ablation: ClassVar[str] = ""
+    """Name of the explainer that is this one without what its claim rests on; empty where nothing is claimed."""
+    claim: ClassVar[str] = ""
+    """What it claims to be, e.g. ``detector-specific``; the row says so only where it is better than its ablation."""
     version: ClassVar[str] = "1"
 
     @abstractmethod

@@ -7,13 +7,16 @@ import pytest
 from toys import SUITE
 
 from xaibench.benchmark.aggregate import Aggregator, Block, RowInfo
+from xaibench.benchmark.claims import claim_of
 from xaibench.benchmark.statistics import cluster_bootstrap, minimum_detectable_difference, paired_difference, paired_p
 from xaibench.benchmark.units import ClipRef
+from xaibench.registry import EXPLAINERS
 
 CONTROLS = ("random", "constant", "energy")
 RULES = replace(SUITE, min_speakers=20, min_clips=10, n_draws=1000)
 NOISE = np.random.default_rng(0).normal(size=(40, 12))
 NOISE -= NOISE.mean(0)
+OWN = 0.4 + 0.02 * NOISE[:, 4]
 
 
 def summarise(values, speakers=40, failed=None, suite=RULES, metric="generalized_dice", higher=True):
@@ -128,3 +131,47 @@ def test_one_vocoder_left_out_shows_who_decides():
     block.columns, block.values = [("mine", "r", "declared", "", "generalized_dice")], np.array([[0.2], [0.4], [0.9]])
     found = Aggregator(RULES, {}, {})._without_each_vocoder(block, 0, "utterance")
     assert found == {"without_vocoder_low": pytest.approx(0.3), "without_vocoder_high": pytest.approx(0.9)}
+
+
+def test_every_claim_names_an_explainer_that_can_be_run_with_the_same_options() -> None:
+    kinds = {name: EXPLAINERS.get(name) for name in EXPLAINERS.names()}
+    claims = {name: kind for name, kind in kinds.items() if kind.ablation}
+    assert list(claims) == ["addsegdiff"]
+    for kind in claims.values():
+        assert kind.claim
+        assert kinds[kind.ablation].__dataclass_fields__.keys() == kind.__dataclass_fields__.keys()
+    assert claim_of("addsegdiff:steps=4,samples=2") == ("detector-specific", "addsegdiff_random:steps=4,samples=2")
+    assert claim_of("addsegdiff_random") == claim_of("energy") == claim_of("no-such:plugin") == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("gain", "note"),
+    [
+        (0.02, "detector-specific: better than addsegdiff_random"),
+        (0.0, "not detector-specific: cannot be told from addsegdiff_random"),
+        (-0.02, "not detector-specific: worse than addsegdiff_random"),
+    ],
+)
+def test_the_note_follows_the_paired_interval(gain: float, note: str) -> None:
+    other = OWN - gain + 0.02 * NOISE[:, 5]
+    rows = summarise({**controls(), "addsegdiff": OWN, "addsegdiff_random": other})
+    assert rows["addsegdiff"].note == note
+    assert rows["addsegdiff_random"].note == rows["energy"].note == ""
+    lower = summarise({**controls(), "addsegdiff": OWN, "addsegdiff_random": other}, higher=False)["addsegdiff"].note
+    opposite = {"better": "worse", "worse": "better"}
+    found = lower.split(": ")[1].split(" ")[0]
+    assert found == opposite.get(note.split(": ")[1].split(" ", maxsplit=1)[0], "cannot")
+
+
+def test_a_lone_row_says_that_its_claim_was_not_tested() -> None:
+    rows = summarise({**controls(), "addsegdiff:steps=4": OWN, "addsegdiff_random": OWN})
+    assert rows["addsegdiff:steps=4"].note == "whether detector-specific was not tested: run addsegdiff_random:steps=4 beside it"
+
+
+def test_failures_are_told_after_the_claim_and_few_clips_leave_it_unjudged() -> None:
+    rows = summarise({**controls(), "addsegdiff": OWN, "addsegdiff_random": OWN}, failed={"addsegdiff": {3}})
+    assert rows["addsegdiff"].note == (
+        "not detector-specific: cannot be told from addsegdiff_random; 1 failed explanations take the lowest control"
+    )
+    few = np.where(np.arange(40) < 5, OWN, np.nan)
+    assert "specific" not in summarise({**controls(), "addsegdiff": few, "addsegdiff_random": few})["addsegdiff"].note

@@ -159,6 +159,12 @@ def test_terminal_table_says_how_to_read_it() -> None:
     assert gains in text
 
 
+def test_what_a_row_says_of_itself_stands_under_the_terminal_table() -> None:
+    said = "not detector-specific: cannot be told from addsegdiff_random"
+    assert f"addsegdiff: {said}." in " ".join(printed(80, record("addsegdiff", 0.2, tier=3, note=said)))
+    assert said not in " ".join(printed(80, record("addsegdiff", 0.2, note=said))), "a row without a tier was not judged"
+
+
 @pytest.mark.parametrize(("width", "headings"), [(50, ""), (70, "corrected AP"), (120, "corrected AP sAUC AUROC pointing SRG n")])
 def test_columns_go_and_come_with_the_width_of_the_terminal(width: int, headings: str) -> None:
     lines = printed(width)
