@@ -73,7 +73,9 @@ class Source:
         leader = board.leader(recipe) or board.floor(recipe)
         if board.primary is not PRIMARIES[0]:
             return Album(why_not="the corpus has no real twins to show beside its clips.")
-        units = read_units(self.run.path, board, recipe) if leader and count else []
+        if not count:
+            return Album(why_not="none were asked for.")
+        units = read_units(self.run.path, board, recipe) if leader else []
         if not units or not leader:
             return Album(why_not="the run keeps no scores of single clips.")
         try:

@@ -55,7 +55,7 @@ class Row:
     group: Group
     scores: Mapping[tuple[str, str, str, str, str], Score] = field(repr=False)
     origin: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """Of a submitted row: track, isolation, coverage."""
+    """Of a submitted row: track, isolation, coverage; on a board of signed records whether the signature was verified."""
 
     @property
     def competes(self) -> bool:
@@ -78,6 +78,7 @@ class Row:
             "reproduced" if self.origin.get("reproduced") else "",
             f"partial {covered} of {asked}" if covered < asked else "",
             "" if self.vouched_for else "not isolated",
+            str(self.origin.get("signature") or ""),
         )
         return " · ".join(part for part in parts if part)
 

@@ -112,6 +112,7 @@ class _Site:
             sections=sections,
             comparison=compare(self.run),
             kinds=kinds(self.run),
+            notices=option(self.run.manifest, "notices") or (),
             slugs={card.row.explainer: card.slug for card in explainers},
             tier=self.run.summary.get("tier", ""),
             explained=explained,

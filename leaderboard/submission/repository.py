@@ -7,9 +7,8 @@ of single clips lie beside a record, so that its means can be made again by anyb
 import subprocess
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,13 @@ from xaibench.benchmark.suite import Suite, suite_by_name
 from xaibench.benchmark.summary import SummaryRow
 from xaibench.benchmark.threads import one_thread
 from xaibench.benchmark.units import clean, first_line
-from xaibench.errors import SubmissionError, UnknownNameError
+from xaibench.errors import RunError, SubmissionError, UnknownNameError
+from xaibench.leaderboard.rows import check_rows
 from xaibench.leaderboard.submission.card import write_card
 from xaibench.leaderboard.submission.package import Package
 from xaibench.leaderboard.submission.quota import over_quota
 from xaibench.leaderboard.submission.record import RECORD, UNITS, Record, read_record
+from xaibench.leaderboard.submission.values import is_file_of, read_values
 
 CARD = "submission.toml"
 MADE_AGAIN = ("mean", "n", "n_total", "n_undefined", "n_failed")
@@ -31,7 +32,6 @@ MADE_AGAIN = ("mean", "n", "n_total", "n_undefined", "n_failed")
 TOLERANCE = 1e-9
 DRAWS = 100
 """Intervals are not compared: who made them drew ten thousand times."""
-MAX_UNITS_BYTES = 1 << 28
 
 
 def problems_of(folder: Path, *, key: bytes | None = None, suite: Suite | None = None) -> list[str]:
@@ -60,10 +60,16 @@ def _place(folder: Path, record: Record, suite: Suite) -> Iterator[str]:
         yield f"{CARD} must be the card of the record, got another or none"
     if record.suite_sha256 != suite.content_hash():
         yield f"suite must be {suite.name} as it ships ({suite.content_hash()[:12]}...), got {record.suite_sha256[:12]}..."
+    if record.tier not in suite.budgets:
+        yield f"tier must be one of {', '.join(suite.budgets)}, got {clean(record.tier)[:80]!r}"
     if record.quota.number > record.quota.limit:
         yield f"an author may be scored {record.quota.limit} times in {record.quota.days} days, got {record.quota.number}"
     if any(row.explainer != record.card.label or row.control or row.oracle for row in record.rows):
         yield f"rows must be those of {record.card.label}, got another's"
+    try:
+        check_rows({"rows": [row.model_dump() for row in record.rows]}, folder)
+    except RunError as error:  # a value that no page can show
+        yield str(error)
     if record.origin.partial and any(row.tier is not None or row.beats_best_control is not None for row in record.rows):
         yield "a partial row must have neither tier nor verdict, got one"
 
@@ -80,28 +86,59 @@ def _values(folder: Path, record: Record, suite: Suite) -> Iterator[str]:
         if path.exists() or record.units_sha256:
             yield f"{UNITS} must not be published for a hidden split, got it"
         return
-    if not path.is_file() or path.stat().st_size > MAX_UNITS_BYTES or sha256(path.read_bytes()).hexdigest() != record.units_sha256:
+    if not is_file_of(path, record.units_sha256):
         yield f"{UNITS} must be the file that the record names, got another or none"
         return
-    import pyarrow.parquet
-
+    count = Covered(record.card.label, suite)
     try:
-        again = _made_again(pyarrow.parquet.ParquetFile(path).read().to_pylist(), record, suite)
+        again = _made_again(count.through(read_values(path)), record, suite)
     except Exception as error:  # a file from outside may hold anything
         yield f"{UNITS} must be a table of the harness, got {type(error).__name__}: {clean(first_line(error))}"
         return
+    yield from count.problems(record)
     yield from _compare(record, again)
 
 
-def _made_again(units: Sequence[Mapping[str, Any]], record: Record, suite: Suite) -> dict[tuple[str, ...], SummaryRow]:
+class Covered:
+    """Counts, while values pass by, for how many explanations they speak, and whose they are."""
+
+    def __init__(self, label: str, suite: Suite):
+        self.label, self.known = label, {label, *suite.controls}
+        self.asked, self.missing, self.strangers = set[str](), set[str](), set[str]()
+
+    def through(self, units: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+        """Yield the values, each after it is counted."""
+        for unit in units:
+            if unit["explainer"] == self.label:
+                self.asked.add(unit["key"])
+                if unit["status"] == "not_applicable":
+                    self.missing.add(unit["key"])
+            elif unit["explainer"] not in self.known:
+                self.strangers.add(unit["explainer"])
+            yield unit
+
+    def problems(self, record: Record) -> Iterator[str]:
+        """Say where a record tells another coverage, or the values are of others than the row and the controls."""
+        origin, asked = record.origin, len(self.asked)
+        covered = asked if origin.track == "code" else asked - len(self.missing)
+        if (origin.covered, origin.asked) != (covered, asked):
+            yield f"covered must be {covered} of {asked} explanations, as {UNITS} has it, got {origin.covered} of {origin.asked}"
+        if self.strangers:
+            yield f"{UNITS} must hold the row and the protocol's controls, got {clean(min(self.strangers))[:80]!r} as well"
+
+
+def _made_again(units: Iterable[Mapping[str, Any]], record: Record, suite: Suite) -> dict[tuple[str, ...], SummaryRow]:
     """Aggregate the values again; controls are needed for what failed explanations take."""
-    infos = {
-        name: RowInfo(name, name, name in suite.controls, name.startswith("oracle_") and name in suite.controls)
-        for name in {str(u["explainer"]) for u in units}
-    }
     with one_thread():
-        rows = Aggregator(replace(suite, n_draws=DRAWS), infos, directions()).summarise(units)
+        rows = Aggregator(replace(suite, n_draws=DRAWS), rows_of([record], suite), directions()).summarise(units)
     return {_key(row): row for row in rows if row.explainer == record.card.label}
+
+
+def rows_of(records: Iterable[Record], suite: Suite) -> dict[str, RowInfo]:
+    """Return what a table must know of the records' rows and of the controls beside them."""
+    controls = {name: RowInfo(name, name, control=True, oracle=name.startswith("oracle_")) for name in suite.controls}
+    labels = {r.card.label: RowInfo(r.card.label, r.card.label, False, False, competes=not r.origin.partial) for r in records}
+    return controls | labels
 
 
 def _compare(record: Record, again: dict[tuple[str, ...], SummaryRow]) -> Iterator[str]:

@@ -203,6 +203,31 @@ def sign(
         typer.echo(str(record(opened, run, repository, author, commitment=commitment, reproduced=reproduced)))
 
 
+@app.command("board")
+def board(
+    repository: Annotated[Path, typer.Argument(help="clone of a repository of results")] = Path(),
+    out: Annotated[Path, typer.Option(help="folder of the boards, one for each protocol and tier")] = Path("board"),
+) -> None:
+    """Write one leaderboard over all records of a repository of results.
+
+    Every record is verified, its signature with the key in XAIBENCH_SIGNING_KEY. Those that fail are left out, named on the page, and the
+    command ends with code 6.
+    """
+    from xaibench.benchmark.units import clean
+    from xaibench.errors import SubmissionError
+    from xaibench.leaderboard.submission.board import write_boards
+    from xaibench.leaderboard.submission.record import signing_key
+
+    pages, found = write_boards(repository, out, signing_key())
+    for place, problems in found.refused.items():
+        for problem in problems:
+            typer.echo(clean(f"left out: {place} {problem}" if place else problem), err=True)
+    for page in pages:
+        typer.echo(f"report: {page.resolve().as_uri()}")
+    if found.refused:
+        raise SubmissionError(f"every record must pass, got {len(found.refused)} findings; see above")
+
+
 @app.command("pr")
 def pr(package: PackageFile, repository: Repository = Path()) -> None:
     """Put a package on a branch of a clone, ready for a pull request; on failure the clone is left as it was."""
