@@ -1,5 +1,6 @@
 """ADDSegDiff reads a detector's layers as they are, leaves the detector alone, and is refused on a detector it was not trained for."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from xaibench.explainers.segdiff import features
 from xaibench.explainers.segdiff.add import AddSegDiff
 from xaibench.explainers.segdiff.job import listener
 from xaibench.explainers.segdiff.network import CONFIGS, SegDiffNetwork, parameters
-from xaibench.explainers.segdiff.weights import ModelConfig, preset, write
+from xaibench.explainers.segdiff.weights import SHIPPED, ModelConfig, load, preset, shipped, write
 from xaibench.tasks.detectors.spectrogram_cnn import SpectrogramCNN, SpectrogramCNNConfig
 from xaibench.types import Detector
 
@@ -176,3 +177,29 @@ def test_missing_detectors_and_weights_say_what_to_do(weights: dict[str, str]) -
         AddSegDiff().fit([])
     with pytest.raises(ValueError, match="start must be noise for addsegdiff"):
         AddSegDiff(start="one_shot")
+
+
+@pytest.mark.parametrize("task", sorted({name.split("-")[0] for name in shipped("addsegdiff")}))
+def test_what_ships_for_a_task_reads_its_detector_and_its_blank_copy(task: str) -> None:
+    detector = xaibench.load("detector", xaibench.load("task", task).default_detector)
+    for method in METHODS:
+        explainer = xaibench.load("explainer", method).bind(task)
+        assert explainer.weights == task
+        assert explainer.applicable(detector) == (True, "")
+        require(check_explainer(explainer, detector, samples=example_clips(SAMPLES)), method)
+
+
+@pytest.mark.parametrize("name", shipped("addsegdiff"))
+def test_the_claim_and_its_control_had_the_same_training(name: str) -> None:
+    cards = [json.loads((SHIPPED / f"{method}-{name}.json").read_text()) for method in METHODS]
+    for key in ("steps", "examples", "data_fingerprint", "parameters", "task"):
+        assert cards[0][key] == cards[1][key], key
+    recipes = [
+        {**{k: v for k, v in card["training"].items() if k not in ("model", "augmentation")}, **card["training"]["augmentation"]}
+        for card in cards
+    ]
+    shared = recipes[0].keys() & recipes[1].keys()  # cards name the options that there were when they were written
+    assert {k: recipes[0][k] for k in shared} == {k: recipes[1][k] for k in shared}
+    fingerprints = [card["detector"]["fingerprint"] for card in cards]
+    assert fingerprints[0] != fingerprints[1]
+    assert [load(method, name).config.detector for method in METHODS] == fingerprints
