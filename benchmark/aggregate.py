@@ -108,8 +108,9 @@ class Aggregator:
             rows = [j for j in ranked if self._enough(intervals["utterance"][j])]
             if place[3] in self.higher and rows:
                 clusters = part.clusters(self._kind(part, np.asarray(np.isfinite(part.values[:, rows]).all(1))))
-                tier |= self._tiers(part, rows, clusters, self.higher[place[3]])
-                beats |= self._beats(part, rows, clusters, self.higher[place[3]])
+                winners = self._beats(part, rows, clusters, self.higher[place[3]])
+                beats |= winners
+                tier |= self._tiers(part, rows, clusters, self.higher[place[3]], winners)
                 detectable |= self._detectable(part, rows, clusters, self.higher[place[3]])
                 claims |= self._claims(part, rows, clusters, self.higher[place[3]]) if place[3] in PRIMARY else {}
         for j, _ in enumerate(wanted):
@@ -149,9 +150,18 @@ class Aggregator:
     def _enough(self, interval: Interval) -> bool:
         return interval.n >= self.suite.min_clips
 
-    def _tiers(self, part: Block, rows: Sequence[int], clusters: Sequence[str], higher: bool) -> dict[int, int | None]:
-        """Rank the rows of a place in tiers; each pair of rows is compared on the clips where both have a value."""
-        ranks = tiers({part.columns[j][0]: part.values[:, j] for j in rows}, clusters, higher_is_better=higher, alpha=ALPHA)
+    def _tiers(
+        self, part: Block, rows: Sequence[int], clusters: Sequence[str], higher: bool, beats: Mapping[int, bool]
+    ) -> dict[int, int | None]:
+        """Rank the rows of a place in tiers; each pair of rows is compared on the clips where both have a value.
+
+        A row that beats every control shares no tier with one, though among all pairs of rows, a larger family, it might not be told apart.
+        """
+        name = {j: part.columns[j][0] for j in rows}
+        controls = [j for j in rows if self._competes_as_control(name[j])]
+        known = [(name[j], name[c]) for j, won in beats.items() if won for c in controls]
+        scores = {name[j]: part.values[:, j] for j in rows}
+        ranks = tiers(scores, clusters, higher_is_better=higher, alpha=ALPHA, known_apart=known)
         return {j: ranks[part.columns[j][0]] for j in rows}
 
     def _beats(self, part: Block, rows: Sequence[int], clusters: Sequence[str], higher: bool) -> dict[int, bool]:

@@ -8,7 +8,7 @@ studentised by its own standard error, and the quantiles of that statistic repla
 A score is NaN where it is undefined; such clips are counted in ``n_undefined`` and leave the mean, never silently.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -192,12 +192,18 @@ def holm(p: ArrayLike) -> Floats:
 
 
 def tiers(
-    scores: Mapping[str, ArrayLike], clusters: Sequence[Hashable], *, higher_is_better: bool = True, alpha: float = 0.05
+    scores: Mapping[str, ArrayLike],
+    clusters: Sequence[Hashable],
+    *,
+    higher_is_better: bool = True,
+    alpha: float = 0.05,
+    known_apart: Collection[tuple[str, str]] = (),
 ) -> dict[str, int | None]:
     """Group rows into tiers, 1 for the best, such that no two rows of a tier can be told apart.
 
     1. Every pair of rows is compared on the clips where both are defined: Student's t on cluster means of the difference.
-    2. The p-values of all pairs are adjusted by Holm; pairs below ``alpha`` are told apart, with family-wise error ``alpha``.
+    2. The p-values of all pairs are adjusted by Holm; pairs below ``alpha`` are told apart, with family-wise error ``alpha``. So are those
+       that a comparison planned beforehand told apart, whose error comes on top.
     3. Rows are walked from the best mean to the worst (equal means by name). A row joins the present tier unless it is told apart from
        any row in it; then it opens the next tier.
 
@@ -208,6 +214,7 @@ def tiers(
         clusters: The cluster of each clip.
         higher_is_better: Direction of the metric.
         alpha: Family-wise error.
+        known_apart: Pairs of rows that a smaller family of tests already told apart.
 
     Returns:
         Tier by row, ``None`` for a row without a defined score.
@@ -217,6 +224,10 @@ def tiers(
     means = {name: cluster_bootstrap_mean(values, clusters) for name, values in rows.items()}
     ranked = sorted((n for n in rows if np.isfinite(means[n])), key=lambda n: (-means[n] if higher_is_better else means[n], n))
     apart = _told_apart([rows[name] for name in ranked], clusters, alpha)
+    for one, other in known_apart:
+        if one in ranked and other in ranked:
+            i, j = ranked.index(one), ranked.index(other)
+            apart[i, j] = apart[j, i] = True
     tier, members = 1, list[int]()
     for i, name in enumerate(ranked):
         if any(apart[i, j] for j in members):

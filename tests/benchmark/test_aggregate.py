@@ -8,7 +8,7 @@ from toys import SUITE
 
 from xaibench.benchmark.aggregate import Aggregator, Block, RowInfo
 from xaibench.benchmark.claims import claim_of
-from xaibench.benchmark.statistics import cluster_bootstrap, minimum_detectable_difference, paired_difference, paired_p
+from xaibench.benchmark.statistics import cluster_bootstrap, minimum_detectable_difference, paired_difference, paired_p, tiers
 from xaibench.benchmark.units import ClipRef
 from xaibench.registry import EXPLAINERS
 
@@ -68,6 +68,18 @@ def test_verdicts_are_corrected_for_the_number_of_explainers():
     assert summarise({**same, name: lead[name]})[name].beats_best_control is True
     crowd = {**lead, **{f"w{i}": 0.3 - 0.01 + 0.02 * NOISE[:, i] for i in range(12)}}
     assert summarise({**same, **crowd})[name].beats_best_control is False
+
+
+def test_a_row_that_beats_every_control_shares_no_tier_with_one():
+    level = {control: 0.3 + 1e-3 * NOISE[:, 6 + i] for i, control in enumerate(CONTROLS)}
+    mine = 0.3 + 0.02 * NOISE[:, 4] + 0.0068
+    p = [float(paired_p((mine - values)[:, None], range(40))[0]) for values in level.values()]
+    assert 0.05 / 6 < min(p) <= max(p) < 0.05  # among the six pairs of rows Holm would find none
+    rows = summarise({**level, "mine": mine})
+    assert rows["mine"].beats_best_control is True
+    assert (rows["mine"].tier, {rows[control].tier for control in CONTROLS}) == (1, {2})
+    ties = tiers({**level, "mine": mine}, range(40))
+    assert set(ties.values()) == {1}
 
 
 def test_the_kind_of_clusters_is_that_of_the_clips_with_a_value():
