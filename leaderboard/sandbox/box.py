@@ -92,6 +92,7 @@ class Box:
             )
         except OSError as error:
             raise IsolationError(f"{self.jail} must start, got {error.strerror}; choose another level") from error
+        os.set_blocking(self._into, False)  # a plugin that does not read must not keep us waiting past the deadline
         self._log = _Log(self.process.stderr)
         try:
             self._begin()
@@ -111,8 +112,9 @@ class Box:
             "input_samples": self.detector.input_samples,
         }
         try:
-            send(self._into, Frame("load", facts))
-            answer = self._next(time.monotonic() + self.order.start_s)
+            deadline = time.monotonic() + self.order.start_s
+            send(self._into, Frame("load", facts), deadline)
+            answer = self._next(deadline)
         except (WireError, TimeoutError) as error:
             raise IsolationError(
                 f"{self.jail} must start a process, got {error} ({self.messages() or 'no message'}); see `xaibench doctor`"
@@ -121,7 +123,7 @@ class Box:
             raise IsolationError(f"{self.jail} must close, got {answer.text('type')}: {answer.text('message')}; choose another level")
         if answer.kind != "ready":
             raise PluginError(f"plugin must load, got {answer.text('type')}: {answer.text('message')}; mend it")
-        self.facts = answer.facts
+        self.facts = _declared(answer.facts)
 
     @property
     def _into(self) -> int:
@@ -148,9 +150,9 @@ class Box:
         deadline = time.monotonic() + self.order.timeout_s
         arrays = {"waveform": waveform.numpy()} | ({} if references is None else {"references": references.numpy()})
         try:
-            send(self._into, Frame("explain", {"seed": seed, "recipe": recipe}, arrays))
+            send(self._into, Frame("explain", {"seed": seed, "recipe": recipe}, arrays), deadline)
             while (frame := self._next(deadline)).kind in ("logits", "gradient"):
-                send(self._into, self._answer(frame))
+                send(self._into, self._answer(frame), deadline)
         except (WireError, TimeoutError):
             self.kill()
             raise
@@ -169,24 +171,31 @@ class Box:
         waveform = torch.from_numpy(frame.arrays["waveform"]) if "waveform" in frame.arrays else torch.zeros(0)
         if waveform.ndim != 2 or not 0 < len(waveform) <= MAX_BATCH or not 0 < waveform.shape[1] <= MAX_SAMPLES:
             return _refusal(f"waveform must have shape (B, T), B at most {MAX_BATCH}, got {tuple(waveform.shape)}")
+        weights = torch.from_numpy(frame.arrays["weights"]) if "weights" in frame.arrays else torch.zeros(len(waveform))
+        if weights.shape != (len(waveform),):
+            return _refusal(f"weights must have shape ({len(waveform)},), got {tuple(weights.shape)}")
         if self.bill.forwards + self.bill.backwards + len(waveform) > MAX_QUERIES:
             return _refusal(f"an explanation may ask {MAX_QUERIES} times")
         if frame.kind == "gradient" and not self.order.gradients:
             return _refusal("gradients are not served: the card's needs do not name them")
         try:
-            value = self._gradient(waveform, frame) if frame.kind == "gradient" else self._logits(waveform)
+            ask = self._gradient if frame.kind == "gradient" else self._logits
+            # a few at a time: memory for activations is ours, and a question may be of any size up to the limits
+            at_once = max(1, MAX_SAMPLES // waveform.shape[1])
+            parts = [ask(*part) for part in zip(torch.split(waveform, at_once), torch.split(weights, at_once), strict=True)]
+            value = torch.cat(parts)
         except Exception as error:  # of the detector, on an input that it cannot take
             return _refusal(f"the detector cannot take this: {type(error).__name__}")
         return Frame("answer", arrays={"value": value.detach().cpu().float().numpy()})
 
-    def _logits(self, waveform: Tensor) -> Tensor:
+    def _logits(self, waveform: Tensor, weights: Tensor) -> Tensor:
+        del weights
         self.bill.forwards += len(waveform)
         with torch.no_grad():
             return self.detector.spoof_logit(waveform)
 
-    def _gradient(self, waveform: Tensor, frame: Frame) -> Tensor:
+    def _gradient(self, waveform: Tensor, weights: Tensor) -> Tensor:
         """Differentiate weighted log-odds; the forward pass that this repeats was counted when the log-odds were asked for."""
-        weights = torch.from_numpy(frame.arrays["weights"])
         self.bill.backwards += len(waveform)
         with torch.enable_grad():
             leaf = waveform.clone().requires_grad_(True)
@@ -251,6 +260,19 @@ class _Log:
 
 def _path() -> dict[str, str]:
     return {"PATH": os.environ.get("PATH", "/usr/bin")}
+
+
+def _declared(facts: dict[str, Any]) -> dict[str, Any]:
+    """Return what a plugin says of itself, each fact of the type that it must have: it can say anything.
+
+    Raises:
+        PluginError: If a fact is missing or of another type.
+    """
+    kinds = {"applies": bool, "reason": str, "needs": list, "recipe": bool, "polarity": str, "deterministic": bool}
+    wrong = [name for name, kind in kinds.items() if not isinstance(facts.get(name), kind)]
+    if wrong or not all(isinstance(need, str) for need in facts["needs"]):
+        raise PluginError(f"plugin must declare {', '.join(kinds)}, got something else for {wrong[0] if wrong else 'needs'}; mend it")
+    return {name: facts[name] for name in kinds}
 
 
 def _refusal(message: str) -> Frame:

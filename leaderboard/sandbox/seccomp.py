@@ -55,6 +55,8 @@ AARCH64 = (
     "name_to_handle_at 264 open_by_handle_at 265 clock_adjtime 266 setns 268 process_vm_readv 270 process_vm_writev 271 "
     "finit_module 273 memfd_create 279 bpf 280 execveat 281 userfaultfd 282 kexec_file_load 294"
 )
+OF_OTHERS = {"x86_64": (234, 302), "aarch64": (131, 261)}
+"""``tgkill`` and ``prlimit64``: of this process alone, which the C library needs; below L3 the harness may be of the same user."""
 MACHINES = {"x86_64": (0xC000003E, X86_64, 56, 317), "aarch64": (0xC00000B7, AARCH64, 220, 277)}
 """Audit number, refused calls, ``clone`` and ``seccomp`` of each machine; on others there is no filter. Tested on x86_64."""
 CLONE3 = 435
@@ -66,14 +68,17 @@ def denied(listing: str) -> list[int]:
     return [int(number) for number in words[1::2]] + list(COMMON.values())
 
 
-def program(machine: str) -> bytes:
-    """Assemble the filter of a machine."""
+def program(machine: str, process: int) -> bytes:
+    """Assemble the filter of a machine for a process."""
     audit, listing, clone, _ = MACHINES[machine]
     lines = [(LOAD, 0, 0, ARCH), (EQUAL, 1, 0, audit), (RETURN, 0, 0, KILL), (LOAD, 0, 0, NR)]
     if machine == "x86_64":  # calls by the numbers of another convention
         lines += [(AT_LEAST, 0, 1, X32_BIT), (RETURN, 0, 0, KILL)]
     for number in denied(listing):
         lines += [(EQUAL, 0, 1, number), (RETURN, 0, 0, ERRNO | errno.EPERM)]
+    for number in OF_OTHERS[machine]:
+        lines += [(EQUAL, 0, 5, number), (LOAD, 0, 0, ARGUMENT_0), (EQUAL, 2, 0, process), (EQUAL, 1, 0, 0)]
+        lines += [(RETURN, 0, 0, ERRNO | errno.EPERM), (RETURN, 0, 0, ALLOW)]
     lines += [(EQUAL, 0, 1, CLONE3), (RETURN, 0, 0, ERRNO | errno.ENOSYS)]  # the C library falls back to clone
     lines += [(EQUAL, 0, 3, clone), (LOAD, 0, 0, ARGUMENT_0), (ANY_BIT, 1, 0, CLONE_THREAD), (RETURN, 0, 0, ERRNO | errno.EPERM)]
     lines += [(RETURN, 0, 0, ALLOW)]
@@ -95,7 +100,7 @@ def lock_calls() -> None:
     machine = platform.machine()
     if machine not in MACHINES:
         raise IsolationError(f"machine must be one of {', '.join(MACHINES)} for a system call filter, got {machine}; use a container")
-    code = program(machine)
+    code = program(machine, os.getpid())
     buffer = ctypes.create_string_buffer(code, len(code))
 
     class _Program(ctypes.Structure):

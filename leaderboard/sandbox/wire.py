@@ -9,6 +9,7 @@ import os
 import select
 import struct
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,10 +43,16 @@ class Frame:
         return clean(str(self.facts.get(name, "")))
 
 
-def send(handle: int, frame: Frame) -> None:
+def send(handle: int, frame: Frame, deadline: float | None = None) -> None:
     """Write a frame.
 
+    Args:
+        handle: File descriptor; it must not block where there is a deadline, as the other side may never read.
+        frame: The message.
+        deadline: Of ``time.monotonic``; ``None`` waits for ever.
+
     Raises:
+        TimeoutError: If the deadline passes.
         WireError: If the other side is gone.
     """
     shapes = {name: array.shape for name, array in frame.arrays.items()}
@@ -54,7 +61,11 @@ def send(handle: int, frame: Frame) -> None:
     content = memoryview(_HEAD.pack(len(header), len(payload)) + header + payload)
     try:
         while content:
+            if deadline is not None:
+                _wait(deadline, writes=[handle])
             content = content[os.write(handle, content) :]
+    except TimeoutError:
+        raise
     except OSError as error:
         raise WireError("plugin must stay alive, got a closed pipe; look at its messages") from error
 
@@ -78,7 +89,7 @@ def receive(handle: int, deadline: float | None = None) -> Frame:
     try:
         parsed = json.loads(header)
         return Frame(str(parsed["kind"]), dict(parsed["facts"]), _arrays(dict(parsed["shapes"]), payload))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise WireError("frame must have a header of kind, facts and shapes, got something else; use xaibench on both sides") from error
 
 
@@ -101,13 +112,17 @@ def _arrays(shapes: dict[str, Any], payload: bytes) -> dict[str, NDArray[np.floa
     return found
 
 
+def _wait(deadline: float, reads: Sequence[int] = (), writes: Sequence[int] = ()) -> None:
+    left = deadline - time.monotonic()
+    if left <= 0 or not any(select.select(reads, writes, [], left)):
+        raise TimeoutError("took longer than allowed")
+
+
 def _read(handle: int, count: int, deadline: float | None) -> bytes:
     content = bytearray()
     while len(content) < count:
         if deadline is not None:
-            left = deadline - time.monotonic()
-            if left <= 0 or not select.select([handle], [], [], left)[0]:
-                raise TimeoutError("took longer than allowed")
+            _wait(deadline, reads=[handle])
         try:
             piece = os.read(handle, min(count - len(content), 1 << 20))
         except OSError as error:

@@ -180,10 +180,9 @@ def read_record(path: Path) -> Record:
         SubmissionError: If it is no record.
     """
     try:
-        content = path.read_bytes()
-        if len(content) > MAX_RECORD_BYTES:
-            raise ValueError(f"{len(content)} bytes")
-        values: dict[str, Any] = json.loads(content)
+        if not path.is_file() or path.stat().st_size > MAX_RECORD_BYTES:
+            raise ValueError(f"no file, or one of more than {MAX_RECORD_BYTES} bytes")
+        values: dict[str, Any] = json.loads(path.read_bytes())
         return Record.model_validate_json(json.dumps(values, allow_nan=False))
     except (OSError, ValueError, RecursionError, ValidationError) as error:
         said = clean(str(error))[:200]

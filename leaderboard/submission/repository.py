@@ -120,7 +120,7 @@ class Covered:
     def problems(self, record: Record) -> Iterator[str]:
         """Say where a record tells another coverage, or the values are of others than the row and the controls."""
         origin, asked = record.origin, len(self.asked)
-        covered = asked if origin.track == "code" else asked - len(self.missing)
+        covered = asked - len(self.missing)
         if (origin.covered, origin.asked) != (covered, asked):
             yield f"covered must be {covered} of {asked} explanations, as {UNITS} has it, got {origin.covered} of {origin.asked}"
         if self.strangers:

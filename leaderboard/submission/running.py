@@ -54,7 +54,7 @@ class GivenCode:
             timeout_s=timeout_s,
         )
         self.explainer = submitted(package.card, package.sha256)
-        self._starts, self._asked, self._repeats = 0, 0, list[float]()
+        self._starts, self._asked, self._covered, self._repeats = 0, 0, 0, list[float]()
         self._box: Box | None = None
 
     def records(self, plan: Plan, folder: Path) -> Iterator[Explanation]:
@@ -65,7 +65,7 @@ class GivenCode:
             PluginError: If the plugin cannot be loaded, or its declarations differ from the card's.
             SubmissionError: If it gives two maps for one clip and seed.
         """
-        self._starts, self._asked, self._repeats = 0, 0, []
+        self._starts, self._asked, self._covered, self._repeats = 0, 0, 0, []
         again = self._chosen(plan)
         with ExitStack() as open_things, one_thread():
             place = open_things.enter_context(room(self.package.code()))
@@ -75,8 +75,10 @@ class GivenCode:
                 if mine:
                     loaded = self.place.task.load(clip.pair)
                     for unit in mine:
+                        record = self._record(unit, clip, loaded, place, folder, again=unit.key in again)
                         self._asked += 1
-                        yield self._record(unit, clip, loaded, place, folder, again=unit.key in again)
+                        self._covered += record.status != "not_applicable"  # code that stops applying half way has chosen its clips
+                        yield record
 
     def _chosen(self, plan: Plan) -> set[str]:
         """Choose the units that are asked twice, by randomness that the plugin cannot know."""
@@ -150,7 +152,7 @@ class GivenCode:
             isolation=str(self.jail),
             trusted=self.jail.level >= LEAST_FOR_STRANGERS,
             reproduced=self.reproduced,
-            covered=self._asked,
+            covered=self._covered,
             asked=self._asked,
             repeatability=sum(self._repeats) / len(self._repeats) if self._repeats else None,
         )

@@ -3,20 +3,22 @@
 import os
 import re
 import resource
+import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from toys import GRID, T, ToyDetector
 
 from xaibench.benchmark.explain import InvalidHeatmapError, checked
-from xaibench.leaderboard.sandbox.box import Box, Order, PluginFailedError
+from xaibench.leaderboard.sandbox.box import MAX_SAMPLES, Box, Order, PluginFailedError
 from xaibench.leaderboard.sandbox.ladder import JAILS, Jail, installed
 from xaibench.leaderboard.sandbox.probe import probe
 from xaibench.leaderboard.sandbox.room import room
-from xaibench.leaderboard.sandbox.wire import WireError
+from xaibench.leaderboard.sandbox.wire import Frame, WireError, send
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox is Linux's")
 
@@ -108,6 +110,8 @@ ATTACKS = {
     "garbage": lambda detector, secret: pipes(b"\xff" * 64),
     "huge frame": lambda detector, secret: pipes(struct.pack(">II", 100, 0xFFFFFFFF)),
     "wrong frame": lambda detector, secret: pipes(struct.pack(">II", 2, 0) + b"{}"),
+    "endless frame": lambda detector, secret: pipes(
+        struct.pack(">II", 56, 0) + b'{"kind":"heatmap","facts":{},"shapes":{"value":[1e999]}}'),
     "lying frame": lambda detector, secret: pipes(struct.pack(">II", 56, 0) + b'{"kind":"heatmap","facts":{},"shapes":{"value":[9,9,9]}}'),
 }
 
@@ -140,6 +144,7 @@ ENDINGS = {
     "garbage": WireError,
     "huge frame": WireError,
     "wrong frame": WireError,
+    "endless frame": WireError,
     "lying frame": WireError,
 }
 """Attacks after which the process is gone; all others end in an exception of the plugin, or in an empty hand."""
@@ -227,6 +232,91 @@ def test_an_attack_is_refused_and_the_harness_goes_on(cell, attack):
             cell.explain(NAMES.index(attack))
         assert re.match(DENIED, str(caught.value)), caught.value
         assert str(caught.value).isprintable()
+
+
+DEAF = """
+import os, struct, json, time
+from dataclasses import dataclass
+from xaibench.types import Explainer
+
+@dataclass(frozen=True)
+class Deaf(Explainer):
+    needs = frozenset({"gradients"})
+
+    def explain(self, waveform, detector, *, references=None, generator=None):
+        head = json.dumps({"kind": "gradient", "facts": {}, "shapes": {"waveform": [64, 4096], "weights": [64]}}).encode()
+        content = struct.pack(">II", len(head), 4 * 64 * 4097) + head + bytes(4 * 64 * 4097)
+        while content:
+            content = content[os.write(detector.channel.target, content):]
+        time.sleep(60)
+"""
+
+
+def test_a_plugin_that_asks_and_never_reads_the_answer_meets_the_deadline(cell):
+    """The answer is larger than a pipe holds."""
+    order = Order("deaf:Deaf", {}, (256, 128), gradients=True, timeout_s=2.0)
+    with room({"deaf.py": DEAF.encode()}) as place, Box(cell.jail, place, order, ToyDetector().eval()) as box:
+        start = time.monotonic()
+        with pytest.raises(TimeoutError):
+            box.explain(torch.zeros(1, T), 0)
+        assert box.bill.backwards == 64
+        assert time.monotonic() - start < 40
+
+
+def test_a_frame_that_nobody_reads_is_given_up_at_the_deadline():
+    source, target = os.pipe()
+    os.set_blocking(target, False)
+    with pytest.raises(TimeoutError):
+        send(target, Frame("explain", {}, {"waveform": np.zeros((1, 1 << 20), np.float32)}), time.monotonic() + 0.1)
+    os.close(source)
+    with pytest.raises(WireError, match="closed pipe"):
+        send(target, Frame("explain"), time.monotonic() + 0.1)
+    os.close(target)
+
+
+@pytest.mark.parametrize("kind", ["logits", "gradient"])
+def test_a_large_question_is_answered_a_few_clips_at_a_time(kind):
+    """The memory of activations is the harness's: no question decides how much of it there is at once."""
+    seen = []
+
+    class Counting(ToyDetector):
+        def forward(self, waveform):
+            seen.append(waveform.numel())
+            return super().forward(waveform)
+
+    order = Order("none:None", {}, (256, 128), gradients=True)
+    box = Box(JAILS[-1], None, order, Counting().eval())
+    waveform = torch.rand(64, 2 * MAX_SAMPLES // 64, generator=torch.Generator().manual_seed(0)) - 0.5
+    arrays = {"waveform": waveform.numpy(), "weights": np.ones(64, np.float32)}
+    answer = box._answer(Frame(kind, {}, arrays))
+    assert answer.kind == "answer"
+    assert max(seen) <= MAX_SAMPLES
+    assert len(seen) == 2
+    leaf = waveform.clone().requires_grad_(True)
+    logits = ToyDetector().eval().spoof_logit(leaf)
+    expected = logits if kind == "logits" else torch.autograd.grad(logits.sum(), leaf)[0]
+    assert torch.allclose(torch.from_numpy(answer.arrays["value"]), expected, atol=1e-5)
+    assert box._answer(Frame("gradient", {}, {**arrays, "weights": np.ones(3, np.float32)})).kind == "refused"
+
+
+SIGNALLING = """
+import ctypes, os, signal, sys
+from xaibench.leaderboard.sandbox.seccomp import OF_OTHERS, lock_calls, no_new_privileges
+tgkill, prlimit = OF_OTHERS[os.uname().machine]
+no_new_privileges()
+lock_calls()
+libc = ctypes.CDLL(None, use_errno=True)
+parent, own = os.getppid(), os.getpid()
+print(libc.syscall(tgkill, parent, parent, 0), ctypes.get_errno(), libc.syscall(tgkill, own, own, 0), end=" ")
+print(libc.syscall(prlimit, parent, 7, None, None), libc.syscall(prlimit, own, 7, None, None), libc.syscall(prlimit, 0, 7, None, None))
+"""
+
+
+def test_processes_of_the_same_user_can_be_neither_signalled_nor_limited():
+    """Here the parent is of the same user, so that nothing but the filter stands between."""
+    usable(next(jail for jail in JAILS if jail.level == 2))
+    told = subprocess.run([sys.executable, "-c", SIGNALLING], capture_output=True, text=True, check=True)
+    assert told.stdout.split() == ["-1", "1", "0", "-1", "0", "0"]
 
 
 def test_a_patched_harness_is_the_plugins_own_copy(cell):

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+import textwrap
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -135,6 +136,13 @@ BODIES = {
     ),
     "another declaration": ("        return waveform\n", PluginError, "card must declare polarity, by_recipe and needs as the plugin does"),
     "no import": ("import nothing_like_this\n", PluginError, "ModuleNotFoundError"),
+    "false facts": (
+        "import json, os, struct\nhead = json.dumps({'kind': 'ready', 'facts': {'needs': 5}, 'shapes': {}}).encode()\n"
+        "for handle in range(3, 64):\n    try:\n        os.write(handle, struct.pack('>II', len(head), 0) + head)\n"
+        "    except OSError:\n        pass\n",
+        PluginError,
+        "plugin must declare applies",
+    ),
     "no class": ("", PluginError, "plugin must load"),
 }
 
@@ -163,6 +171,19 @@ def test_clips_on_which_code_dies_or_sleeps_fail_alone(project, place, jail, tmp
     assert len(plan_of_clips) == 4
     assert set(plan_of_clips.values()) <= {"ok", "error", "timeout"}
     assert given.origin().covered == 4
+
+
+def test_code_that_stops_applying_after_a_clip_of_its_choice_is_partial(project, place, jail, tmp_path):
+    """Dying on one clip and declining the others would keep a lucky start."""
+    hostile = tmp_path / "hostile"
+    hostile.mkdir()
+    body = "        return magnitude(waveform, self.stft)\n\n    def applicable(self, detector):\n        return False, 'tired'\n"
+    (hostile / "gradient_view.py").write_text(HEAD + body)
+    with Package(pack_code(hostile, tmp_path, facts(project, place))) as package:
+        given = GivenCode(package, place, jail)
+        statuses = [record.status for record in given.records(_plan(package, few(place), given), _folder(tmp_path))]
+    assert statuses == ["not_applicable"] * 4
+    assert given.origin().partial
 
 
 def _folder(tmp_path):
@@ -242,6 +263,47 @@ def test_the_workflows_give_forks_no_secret_and_no_right_to_write(tmp_path):
     for line in text.splitlines():
         if "${{" in line:  # expressions in variables alone, never pasted into a script
             assert line.strip().split(":")[0] in {"BASE", "GH_TOKEN", "XAIBENCH_SIGNING_KEY"}, line
+
+
+CHANGES = {
+    "a package added": (lambda base: (base / "new-1.xaib.zip").write_bytes(b"x"), 0),
+    "another's package changed": (lambda base: (base / "old-1.xaib.zip").write_bytes(b"y"), 1),
+    "another's package removed": (lambda base: (base / "old-1.xaib.zip").unlink(), 1),
+    "another's package renamed": (lambda base: (base / "old-1.xaib.zip").rename(base / "old-2.xaib.zip"), 1),
+    "a link": (lambda base: (base / "new-1.xaib.zip").symlink_to("/etc/passwd"), 1),
+    "a record": (lambda base: (base.parent / "record.json").write_text("{}"), 1),
+    "a strange name": (lambda base: (base / 'a"; id #.xaib.zip').write_text("x"), 1),
+}
+
+
+@pytest.mark.parametrize(("change", "code"), CHANGES.values(), ids=CHANGES.keys())
+def test_the_workflow_takes_a_new_package_and_nothing_else(tmp_path, change, code):
+    """The step of the workflow as it stands, run on a pull request."""
+    text = (new_results("results", tmp_path) / ".github/workflows/submissions.yml").read_text()
+    script = textwrap.dedent(
+        text.partition("name: Records are written by the other job alone\n        run: |\n")[2].partition("        env:")[0]
+    )
+    clone, origin = tmp_path / "clone", tmp_path / "origin.git"
+    environment = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null", "PATH": "/usr/bin:/bin", "BASE": "main"}
+    names = {f"GIT_{who}_{what}": "t@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+
+    def git(*arguments):
+        subprocess.run(["git", *arguments], cwd=clone, check=True, capture_output=True, env=environment | names)
+
+    (clone / "submissions").mkdir(parents=True)
+    subprocess.run(["git", "init", "--quiet", "--bare", str(origin)], check=True, env=environment)
+    git("init", "--quiet", "-b", "main")
+    (clone / "submissions/old-1.xaib.zip").write_bytes(b"another's")
+    for step in (["add", "."], ["commit", "-qm", "old"], ["remote", "add", "origin", str(origin)], ["push", "-q", "origin", "main"]):
+        git(*step)
+    git("checkout", "-q", "-b", "theirs")
+    change(clone / "submissions")
+    git("add", "--all")
+    git("commit", "-qm", "new")
+    done = subprocess.run(
+        ["bash", "-e", "-o", "pipefail", "-c", script], cwd=clone, capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == code, done.stdout + done.stderr
 
 
 @pytest.mark.slow
