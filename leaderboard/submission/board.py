@@ -20,6 +20,7 @@ from xaibench.benchmark.results import Table
 from xaibench.benchmark.summary import SUMMARY_SCHEMA
 from xaibench.benchmark.threads import one_thread
 from xaibench.benchmark.tidy import UNIT_COLUMNS
+from xaibench.benchmark.units import clean
 from xaibench.errors import NothingMeasuredError, RunError, UnknownNameError
 from xaibench.leaderboard.site import build
 from xaibench.leaderboard.submission.gather import Gathered, Group, gather
@@ -62,7 +63,7 @@ def write_boards(repository: str | Path, out: str | Path, key: bytes | None) -> 
 
 def _left_out(gathered: Gathered) -> Iterator[str]:
     for place, problems in gathered.refused.items():
-        yield f"{place} is left out: {problems[0]}." if place else f"Between records: {problems[0]}."
+        yield clean(f"{place} is left out: {problems[0]}." if place else f"Between records: {problems[0]}.")
 
 
 def _write(out: Path, groups: list[Group], verified: bool, notices: list[str]) -> Path:

@@ -341,6 +341,29 @@ def _command(process: Path) -> bytes:
         return b""
 
 
+CLOCK = """
+import time
+from dataclasses import dataclass
+from xaibench.types import Explainer
+
+@dataclass(frozen=True)
+class Clock(Explainer):
+    def explain(self, waveform, detector, *, references=None, generator=None):
+        raise RuntimeError(time.process_time())
+"""
+
+
+def test_a_process_in_the_sandbox_is_ready_within_two_seconds_of_its_own_processor_time(cell):
+    """At every level, by the clock inside: the children of bubblewrap are not ours to count."""
+    with (
+        room({"clock.py": CLOCK.encode()}) as place,
+        Box(cell.jail, place, Order("clock:Clock", {}, (256, 128), False), ToyDetector().eval()) as box,
+        pytest.raises(PluginFailedError, match="RuntimeError: ") as caught,
+    ):
+        box.explain(torch.zeros(1, T), 0)
+    assert 0.1 < float(str(caught.value).partition(": ")[2]) < 2.0
+
+
 def test_the_sandbox_starts_within_two_seconds_of_processor_time():
     """Wall time on an idle machine; processor time on any."""
     jail = usable(next(jail for jail in JAILS if jail.level == 2))

@@ -1,6 +1,7 @@
 """One board over a repository of results: rows as if all had been explained in one run, and nothing on it that does not hold."""
 
 import json
+import os
 import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -182,6 +183,18 @@ def test_text_of_an_unsigned_record_is_neither_markup_nor_a_path_on_any_page(rep
     for page in pages:
         if page.suffix == ".html":
             assert MARKUP not in page.read_text(encoding="utf-8"), page
+
+
+def test_a_folder_with_any_bytes_for_a_name_is_named_in_words_that_can_be_shown(repository, tmp_path, capsys):
+    bad = repository / os.fsdecode(b"results/\xff\x1b[31m<b>x/1/toy")
+    bad.mkdir(parents=True)
+    (bad / "record.json").symlink_to("/etc/passwd")
+    with pytest.raises(SubmissionError, match="every record must pass"):
+        cli.board(repository, tmp_path / "board")
+    page = (tmp_path / "board/toy-quick/report/index.html").read_text(encoding="utf-8")
+    assert "<b>x" not in page
+    assert "left out" in page
+    assert capsys.readouterr().err.replace("\n", "").isprintable()
 
 
 def test_coverage_and_tier_that_the_values_do_not_give_are_found_without_the_key(repository):
