@@ -85,7 +85,7 @@ class Examiner:
         if self._scrambled is None:
             self._scrambled = pure.randomized(self.world.detectors[unit.detector], budget.seed).requires_grad_(False)
         other = self._again(unit, Variation(detector=self._scrambled), absolute)
-        return [pure.entropy_rise(heatmap, other), abs(self._correlation(heatmap, other))]
+        return [pure.entropy_rise(heatmap, other, self.valid), abs(self._correlation(heatmap, other))]
 
     def _repeated(self, unit: Unit, heatmap: Tensor, budget: Sanity, absolute: bool) -> list[float]:
         other = self._again(unit, Variation(seed=int(content_hash([unit.seed, budget.seed])[:15], 16)), absolute)

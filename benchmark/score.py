@@ -234,6 +234,7 @@ class ClipScorer:
             polarity=item.polarity,
             occluder=item.occluder,
             cost=meter.cost,
+            timeout_s=self.world.timeout_s if item.stage == "sanity" else None,
             **found,
         )
 

@@ -165,7 +165,7 @@ class Session:
             return False
         if isinstance(known, Twins):
             return True
-        if known.status == "timeout" and known.timeout_s is not None and (self.world.timeout_s or math.inf) > known.timeout_s:
+        if self._in_more_time(known):
             return False
         digest = known.heatmap_sha256
         if not digest or not heatmap_path(self.folder.path, digest).exists():
@@ -225,9 +225,15 @@ class Session:
         self._execute(Scoring(self.world).work(self.folder.path / LOG), chunks)
 
     def _scored(self, known: Score | None, retry: bool) -> bool:
+        if known is not None and known.stage == "sanity" and not self.world.explainers:
+            return True  # nobody is there who could explain again
         if known is None or (retry and known.status in FAILED):
             return False
-        return known.problem is None or known.problem.kind not in BY_MACHINE
+        return not self._in_more_time(known) and (known.problem is None or known.problem.kind not in BY_MACHINE)
+
+    def _in_more_time(self, known: Explanation | Score) -> bool:
+        """Tell whether a record ended by a limit that is wider now."""
+        return known.status == "timeout" and known.timeout_s is not None and (self.world.timeout_s or math.inf) > known.timeout_s
 
     def _list_items(self, lists: Lists, clip: PlannedClip, explanation: Explanation, curves: Curves | None) -> None:
         """List what is to be scored of a unit; an explainer that knows recipes is perturbed with its map for the primary one."""

@@ -173,4 +173,6 @@ class Score(_Record):
     """Reason of each undefined value."""
     curves: dict[str, list[float]] = {}
     """The detector's answers along a faithfulness curve; its values are read off them when the run ends."""
+    timeout_s: float | None = None
+    """Longest time that each explanation under a change was given, where explanations are asked for."""
     cost: Cost = Cost()

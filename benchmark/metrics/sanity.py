@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xaibench.benchmark.metrics.inputs import Maps, check_heatmap, check_mask
+from xaibench.benchmark.metrics.inputs import Maps, check_heatmap, check_mask, check_shape
 from xaibench.benchmark.metrics.localization import spearman
 from xaibench.tasks.masks import top_cells
 from xaibench.types import Detector
@@ -33,7 +33,7 @@ def randomized(detector: AnyDetector, seed: int = 0) -> AnyDetector:
     return scrambled
 
 
-def entropy_rise(heatmap: Any, randomized_heatmap: Any, *, bins: int = ENTROPY_BINS) -> float:
+def entropy_rise(heatmap: Any, randomized_heatmap: Any, valid: Any = None, *, bins: int = ENTROPY_BINS) -> float:
     """Relative rise of a map's entropy once the detector is randomised, eMPRT (Hedström et al. 2024, arXiv:2405.02383).
 
     The entropy is that of the histogram of the map's values over their own range. A method that reads the detector gives a noisier map of a
@@ -42,9 +42,18 @@ def entropy_rise(heatmap: Any, randomized_heatmap: Any, *, bins: int = ENTROPY_B
     Args:
         heatmap: Of the trained detector, (F, N).
         randomized_heatmap: Of its randomised copy, (F, N).
+        valid: Cells that count, (F, N) bool; all by default. NaN where there is none.
         bins: Of the histogram.
+
+    Raises:
+        ValueError: If shapes differ, or a value is NaN or infinite.
     """
-    trained, scrambled = (_histogram_entropy(check_heatmap(one, ndim=2), bins) for one in (heatmap, randomized_heatmap))
+    maps = [check_heatmap(one, ndim=2) for one in (heatmap, randomized_heatmap)]
+    check_shape(maps[1], maps[0].shape, "randomized_heatmap")
+    cells = np.ones(maps[0].shape, np.bool_) if valid is None else check_mask(valid, maps[0].shape, "valid")
+    if not cells.any():
+        return float("nan")
+    trained, scrambled = (_histogram_entropy(one[cells], bins) for one in maps)
     return (scrambled - trained) / trained if trained > 0 else float("nan")
 
 

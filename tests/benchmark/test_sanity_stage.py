@@ -1,16 +1,17 @@
 """Sanity in a run: what paints the clip is told from what reads the detector, what draws from what does not."""
 
-from dataclasses import dataclass, replace
+import time
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
-from toys import GRID, SUITE, Toy, ToyDetector, ToyTask, toy_run
+from toys import GRID, SUITE, T, Toy, ToyDetector, ToyTask, toy_run
 
 from xaibench.benchmark.metrics.localization import dice, generalized_dice
 from xaibench.benchmark.rescore import rescore
 from xaibench.benchmark.suite import Sanity
 from xaibench.tasks.masks import truth
-from xaibench.tasks.spectrogram import magnitude
+from xaibench.tasks.spectrogram import magnitude, valid_cells
 from xaibench.types import Explainer
 
 TASK = ToyTask(utterances=2)
@@ -52,6 +53,43 @@ class Decider(Explainer):
         return 1.0
 
     def explain(self, waveform, detector, *, references=None, generator=None):
+        return magnitude(waveform, GRID)
+
+
+@dataclass(frozen=True)
+class Padding(Explainer):
+    """Paints the clip alone where it is, and what it knows of the detector where the clip is repeated."""
+
+    name = "padding"
+    needs = frozenset({"logits"})
+
+    def explain(self, waveform, detector, *, references=None, generator=None):
+        level = magnitude(waveform, GRID)
+        return torch.where(valid_cells(T // 2, T, GRID) | (detector.slope == 40.0), level, 1000 * level).detach()
+
+
+class HalfTask(ToyTask):
+    """Its clips end half way; the rest is the first half again."""
+
+    name = "half"
+
+    def load(self, pair):
+        clip = super().load(pair)
+        return replace(clip, **{side: getattr(clip, side)[: T // 2].repeat(2) for side in ("bonafide", "spoof")}, valid_samples=T // 2)
+
+
+@dataclass(frozen=True)
+class Slow(Explainer):
+    """Takes its time once the detector is another."""
+
+    name = "slow"
+    needs = frozenset({"logits"})
+    asked: list[float] = field(default_factory=list, metadata={"config": False})
+
+    def explain(self, waveform, detector, *, references=None, generator=None):
+        if float(detector.slope) != 40.0:
+            self.asked.append(float(detector.slope))
+            time.sleep(0.4)
         return magnitude(waveform, GRID)
 
 
@@ -131,6 +169,31 @@ def test_similarity_between_vocoders_is_that_of_the_stored_maps(examined):
     assert len(others) == 2
     slow = sum(cross_vocoder_similarity(torch.stack([maps[first.pair], other])) for other in others) / 2
     assert first.value == pytest.approx(slow)
+
+
+def test_cells_beyond_the_clip_are_not_examined(tmp_path):
+    results = toy_run(tmp_path / "run", Padding(), task=HalfTask(utterances=2), suite=EXAMINING, faithfulness=False)
+    rise = results.frame[(results.frame.metric == "sanity_entropy_rise") & (results.frame.explainer == "padding")]
+    assert rise.value.tolist() == [0, 0, 0]
+
+
+def test_an_examination_that_ran_out_of_time_is_tried_again_in_more_time_and_in_no_other_case(tmp_path):
+    slow, out = Slow(), tmp_path / "run"
+
+    def similarity(**options):
+        slow.asked.clear()
+        frame = toy_run(out, slow, task=TASK, suite=EXAMINING, faithfulness=False, **options).frame
+        return frame[(frame.metric == "sanity_randomized_similarity") & (frame.explainer == "slow")].value.dropna().tolist()
+
+    assert similarity(timeout_s=0.1) == []
+    assert len(slow.asked) == 3
+    assert similarity(timeout_s=0.1) == []
+    rescore(out, EXAMINING, tasks=[TASK], detector=ToyDetector(), jobs=1, retry_errors=True)  # without explainers, so the record stays
+    assert slow.asked == []
+    assert similarity(timeout_s=60) == pytest.approx([1, 1, 1])
+    assert len(slow.asked) == 3
+    similarity()
+    assert slow.asked == []
 
 
 def test_scoring_again_keeps_what_was_examined_without_asking_an_explainer(examined, tmp_path):

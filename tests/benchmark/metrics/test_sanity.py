@@ -50,6 +50,15 @@ def test_entropy_rise_by_hand():
     assert math.isnan(entropy_rise(np.zeros((3, 3)), flat[:3, :3]))
 
 
+def test_cells_beyond_the_clip_do_not_count_in_the_rise_of_entropy():
+    rng = np.random.default_rng(0)
+    maps, cells = rng.normal(size=(2, 20, 30)), np.arange(30) < np.full((20, 1), 18)
+    padded = np.where(cells, maps, 100 * rng.normal(size=(2, 20, 30)))
+    assert entropy_rise(padded[0], padded[1], cells) == entropy_rise(maps[0][:, :18], maps[1][:, :18]) != entropy_rise(*padded)
+    assert entropy_rise(torch.tensor(padded[0]), torch.tensor(padded[1]), torch.tensor(cells)) == entropy_rise(*padded, cells)
+    assert math.isnan(entropy_rise(*padded, np.zeros_like(cells)))
+
+
 def test_cross_vocoder_similarity_is_the_mean_pairwise_dice():
     maps = np.zeros((3, 10, 10))
     maps[0].flat[:5], maps[1].flat[:5], maps[2].flat[2:7] = 1, 2, 3
@@ -93,6 +102,10 @@ def test_maximum_sensitivity_is_captums_for_the_same_perturbations():
 def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="heatmaps must hold at least 2 maps, got 1"):
         repeatability(np.ones((1, 3, 3)))
+    with pytest.raises(ValueError, match=r"randomized_heatmap must have heatmap's shape \(3, 4\), got \(4, 3\); transpose"):
+        entropy_rise(np.ones((3, 4)), np.ones((4, 3)))
+    with pytest.raises(TypeError, match="valid must be boolean, got float64"):
+        entropy_rise(np.ones((3, 4)), np.ones((3, 4)), np.ones((3, 4)))
     with pytest.raises(ValueError, match="density must be between 0 and 1, got 5"):
         cross_vocoder_similarity(np.ones((2, 3, 3)), density=5)
     with pytest.raises(ValueError, match=r"perturbed must have shape \(R, 1, 2, 3\)"):
