@@ -100,9 +100,11 @@ def test_tables_written_in_many_groups_hold_the_same_rows(tmp_path, monkeypatch)
 
 
 GROWTH = """
-import sys
+from xaibench.benchmark import results, spool
 from xaibench.benchmark.bench_harness import measure
-few, many = measure(200), measure(3000)
+spool.ROWS = results.BATCH = 256  # both runs have more rows than stay in memory
+results.GROUP = 1024
+few, many = measure(600), measure(3000)
 print(many.growth_mb, many.peak_mb - few.peak_mb)
 """
 
