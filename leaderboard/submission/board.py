@@ -121,7 +121,12 @@ def _summary(newest: Group, records: Mapping[str, Record], named: Named, signed:
         "suite_sha256": newest.first.suite_sha256,
         "tier": newest.first.tier,
         "tasks": [
-            {**_told(group), "name": task, "fingerprint": group.first.card.task.fingerprint, "recipes": sorted(recipes.get(task, ()))}
+            {
+                **_told(group),
+                "name": task,
+                "fingerprint": group.first.card.task.fingerprint,
+                "recipes": _recipes(group, recipes.get(task, set())),
+            }
             for task, group in {task: group for (task, _), group in reversed(named)}.items()
         ],
         "detectors": [
@@ -130,12 +135,24 @@ def _summary(newest: Group, records: Mapping[str, Record], named: Named, signed:
                 "detector": detector,
                 "fingerprint": group.first.card.detector.fingerprint,
                 "min_clips": group.suite.min_clips,
+                "occluders": [
+                    name for tier, budget in group.suite.budgets.items() if tier == group.first.tier for name in budget.curves.occluders
+                ],
             }
             for (task, detector), group in named
         ],
         "origins": {label: record.origin.model_dump(mode="json") | {"signature": signed} for label, record in sorted(records.items())},
         "rows": rows,
     }
+
+
+def _recipes(group: Group, found: set[str]) -> list[str]:
+    """Order recipes as the task does, the official one first; those that it does not name come last."""
+    try:
+        first = TASKS.get(group.first.card.task.name).recipes
+    except UnknownNameError:
+        first = ()
+    return [*(name for name in first if name in found), *sorted(found.difference(first))]
 
 
 def _told(group: Group) -> dict[str, Any]:

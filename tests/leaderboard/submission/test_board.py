@@ -16,8 +16,9 @@ from xaibench.cli import submit as cli
 from xaibench.errors import NothingMeasuredError, RunError, SubmissionError
 from xaibench.leaderboard.submission import values
 from xaibench.leaderboard.submission.archive import INDEX
-from xaibench.leaderboard.submission.board import UNVERIFIED, VERIFIED, write_boards
+from xaibench.leaderboard.submission.board import UNVERIFIED, VERIFIED, _summary, write_boards
 from xaibench.leaderboard.submission.commitment import commit, write_commitment
+from xaibench.leaderboard.submission.gather import Entry, Group
 from xaibench.leaderboard.submission.index import write_index
 from xaibench.leaderboard.submission.pack import pack_run, write_package
 from xaibench.leaderboard.submission.package import Package
@@ -118,6 +119,21 @@ def test_the_board_ranks_two_submissions_as_one_run_ranks_two_explainers(board, 
     assert rows == expected
     tiers = {r["explainer"]: r["tier"] for r in rows if (r["metric"], r["slice"], r["polarity"]) == ("generalized_dice", "all", "declared")}
     assert tiers["sharp@1"] < tiers["toy_explainer@1"]
+
+
+@pytest.mark.parametrize("name", ["minivoc", "unknown"])
+def test_recipes_and_occluders_stand_in_the_order_of_task_and_protocol(signed, name):
+    """The first of each is what the page leads with."""
+    record = read_record(signed / "results/sharp/1/toy/record.json")
+    card = record.card.model_copy(update={"task": record.card.task.model_copy(update={"name": name})})
+    shipped = record.model_copy(update={"card": card})
+    group = Group(SUITES["xaibench-v1"], [Entry(signed, shipped)], None)
+    row = {"task": name, "recipe": "", "metric": "x"}
+    rows = [{**row, "recipe": recipe} for recipe in ("grinberg-rel-linear-v1", "another", "sym-floor60-v1")]
+    made = _summary(group, {}, [((name, "d"), group)], VERIFIED, rows)
+    order = {"minivoc": ["sym-floor60-v1", "grinberg-rel-linear-v1", "another"], "unknown": sorted(r["recipe"] for r in rows)}
+    assert made["tasks"][0]["recipes"] == order[name]
+    assert made["detectors"][0]["occluders"] == ["twin_complex", "floor"]
 
 
 def test_the_page_shows_every_row_with_its_badge_and_a_partial_one_leads_nothing(board):
