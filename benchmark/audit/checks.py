@@ -1,13 +1,13 @@
 """The checks of the audit, each a generator of findings for one metric; every finding says what was expected and what came."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from xaibench.benchmark.audit.problem import DENSITY, Floats, Problem, make_problem, noisy
-from xaibench.benchmark.audit.subjects import Subject
+from xaibench.benchmark.audit.subjects import MARGINAL, Subject
 
 Bounds = dict[str, Any]
 
@@ -35,7 +35,7 @@ def cases(subject: Subject, bounds: Bounds) -> Iterator[Finding]:
     problem, exact = make_problem(4, seed=1), bounds["tolerance"]
     oracle = subject.oracle(problem)
     best = subject(oracle, problem)
-    if subject.name not in ("time_auroc", "frequency_auroc", "relevance_mass"):
+    if subject.name not in (*MARGINAL, "relevance_mass"):
         ideal = problem.mask * 1.0 if subject.oracle(problem).ndim == 3 and subject.name != "spearman" else oracle
         yield near(subject, "a perfect map", float(subject(ideal, problem).mean()), subject.info.high, 1e-9)
     target, slack = _bound(bounds["constant"][subject.name])
@@ -48,9 +48,20 @@ def cases(subject: Subject, bounds: Bounds) -> Iterator[Finding]:
         yield Finding(
             subject.name, "an empty truth", "undefined", f"{int(np.isnan(lost).sum())} of {len(lost)}", bool(np.isnan(lost).all())
         )
+        if subject.name in bounds["full"]:
+            yield _full(subject, oracle, replace(problem, mask=np.ones_like(problem.mask)), bounds["full"][subject.name])
     worst = subject(-oracle, problem)
     ahead = bool((best > worst).all() if subject.info.higher_is_better else (best < worst).all())
     yield Finding(subject.name, "the map turned round", "worse on every clip", f"{best.mean():.3g} to {worst.mean():.3g}", ahead)
+
+
+def _full(subject: Subject, oracle: Floats, problem: Problem, target: float | None) -> Finding:
+    scores = subject(oracle, problem)
+    if target is None:
+        return Finding(
+            subject.name, "a full truth", "undefined", f"{int(np.isnan(scores).sum())} of {len(scores)}", bool(np.isnan(scores).all())
+        )
+    return near(subject, "a full truth", float(scores.mean()), target, 1e-9)
 
 
 def properties(subject: Subject, bounds: Bounds) -> Iterator[Finding]:

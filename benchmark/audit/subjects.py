@@ -61,7 +61,8 @@ def _values(problem: Problem) -> Floats:
 
 GRID = (
     *("generalized_dice", "generalized_dice_corrected", "dice", "iou", "average_precision", "auroc", "stratified_auc"),
-    *("relevance_mass", "relevance_rank", "pointing_game", "spearman", "time_auroc", "frequency_auroc"),
+    *("relevance_mass", "relevance_rank", "pointing_game", "spearman"),
+    *(MARGINAL := ("time_auroc", "time_average_precision", "frequency_auroc", "frequency_average_precision")),
 )
 TILED = ("causal_spearman", "causal_average_precision")
 
