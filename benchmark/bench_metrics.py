@@ -4,7 +4,7 @@ Localisation: all rank and area scores of clips of 513 x 253 cells, against Quan
 mass and rank) and scikit-learn for average precision, AUROC and Dice. Curves: one probe against the bare forwards of as many inputs in
 equal batches, and against masking and asking one clip at a time with gradients off and convolutions in torch's default memory layout.
 Causal truth: CPU seconds of one clip of the embedded corpus, and how steady it is. Times are of the process (CPU seconds, the least of
-a few runs), so that other work on the machine weighs little. Quantus is optional: pip install quantus.
+a few runs), so that other work on the machine weighs little. Quantus is optional: pip install 'xaibench[quantus]'.
 """
 
 import argparse
@@ -84,7 +84,7 @@ def localization(clips: int) -> dict[str, float | str]:
     try:
         quantus_ms = seconds(lambda: quantus_scores(heatmaps, masks)) * per_clip
     except ImportError:
-        return {**result, "ratio_to_scikit_learn": theirs_ms / ours_ms, "quantus": "not installed; pip install quantus (LGPL-3.0)"}
+        return {**result, "ratio_to_scikit_learn": theirs_ms / ours_ms, "quantus": "pip install 'xaibench[quantus]' (LGPL-3.0)"}
     return {**result, "quantus_ms": quantus_ms, "ratio": (theirs_ms + quantus_ms) / ours_ms}
 
 
