@@ -1,7 +1,9 @@
 """Run the audit, and compare with other people's libraries where they are installed and right."""
 
+import importlib
 import json
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,9 @@ DEVIATIONS = {
     "relevance_rank": "Quantus sorts unstably: a constant map scores by the position of the mask",
 }
 """Named differences to other libraries, reproduced in docs/metrics.md."""
+INSTALL = {"Quantus": "pip install quantus"}
+"""Libraries that no extra brings: OpenCV and scikit-image come with it."""
+Reference = Callable[[Any, Problem, int], float]
 
 
 def audit(names: Sequence[str] = (), bounds: Bounds | None = None, under_test: Sequence[Subject] | None = None) -> list[Finding]:
@@ -58,7 +63,12 @@ def _libraries(subject: Subject) -> Iterator[Finding]:
             expected = np.array([reference(maps[i], problem, i) for i in range(len(maps))])
         except ImportError:
             yield Finding(
-                subject.name, f"agrees with {library}", "equal", "not installed", passed=True, remark="pip install 'xaibench[xcheck]'"
+                subject.name,
+                f"agrees with {library}",
+                "equal",
+                "not installed",
+                passed=True,
+                remark=INSTALL.get(library, "pip install 'xaibench[xcheck]'"),
             )
             continue
         yield near(subject, f"agrees with {library}", float(np.abs(subject(maps, problem) - expected).max()), 0.0, 1e-6)
@@ -114,9 +124,41 @@ def _monai_gdice(one: Any, problem: Problem, i: int) -> float:
     return float(compute_generalized_dice(chosen, truth, include_background=True, weight_type="square", sum_over_classes=True))
 
 
-_REFERENCES: dict[str, dict[str, Any]] = {
-    "average_precision": {"scikit-learn": _sklearn_ap},
-    "auroc": {"scikit-learn": _sklearn_auroc},
+def _torchmetrics(name: str) -> Reference:
+    def score(one: Any, problem: Problem, i: int) -> float:
+        import torch
+        from torchmetrics.functional import classification
+
+        places = np.argsort(np.argsort(one.ravel())) / one.size  # scores outside [0, 1] it would squash
+        return float(getattr(classification, name)(torch.from_numpy(places), torch.from_numpy(problem.mask[i].ravel()).long()))
+
+    return score
+
+
+def _quantus(name: str) -> Reference:
+    """Ask Quantus where it is right: on maps without ties and without negative cells."""
+
+    def score(one: Any, problem: Problem, i: int) -> float:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import torch
+
+            metric = getattr(importlib.import_module("quantus"), name)
+            positive = np.maximum(one, 0) if name == "RelevanceMassAccuracy" else one - one.min()
+            clip, nothing = positive[None, None], torch.nn.Flatten().eval()
+            options = {"x_batch": clip, "y_batch": np.zeros(1, int), "a_batch": clip, "s_batch": problem.mask[i][None, None].astype(int)}
+            options |= {"model": nothing, "device": "cpu"}
+            return float(metric(abs=False, normalise=False, disable_warnings=True, display_progressbar=False)(**options)[0])
+
+    return score
+
+
+_REFERENCES: dict[str, dict[str, Reference]] = {
+    "average_precision": {"scikit-learn": _sklearn_ap, "torchmetrics": _torchmetrics("binary_average_precision")},
+    "auroc": {"scikit-learn": _sklearn_auroc, "torchmetrics": _torchmetrics("binary_auroc")},
+    "relevance_mass": {"Quantus": _quantus("RelevanceMassAccuracy")},
+    "relevance_rank": {"Quantus": _quantus("RelevanceRankAccuracy")},
+    "pointing_game": {"Quantus": _quantus("PointingGame")},
     "iou": {"scikit-learn": _sklearn_iou},
     "dice": {"scikit-learn": _sklearn_dice},
     "spearman": {"scipy": _scipy_spearman},
