@@ -24,7 +24,7 @@ class GradientShap(Explainer):
     """Gradient times distance at random points between the clip and bona fide recordings, averaged over ``n_samples``.
 
     Of the named baselines ``references`` found planted artifacts best, before ``silence``, ``mean`` and ``zero_logmag``, and is the
-    default (docs/planted.md: two clips, one detector).
+    default (docs/planted.md).
     """
 
     reference = "Lundberg & Lee 2017, arXiv:1705.07874"

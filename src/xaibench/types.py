@@ -75,10 +75,12 @@ class Detector(nn.Module, ABC):
     def fingerprint(self) -> str:
         """Hash name, configuration (a dataclass called ``config``, if any), parameters and buffers.
 
-        Two detectors with equal fingerprints give equal answers.
+        Two detectors with equal fingerprints give equal answers. Settings that are ``None``, not in use, are left out: one that is added
+        later leaves the detectors before it what they were.
         """
         config = getattr(self, "config", None)
-        settings = asdict(config) if is_dataclass(config) and not isinstance(config, type) else {}
+        stated = asdict(config) if is_dataclass(config) and not isinstance(config, type) else {}
+        settings = {name: value for name, value in stated.items() if value is not None}
         return content_hash({"name": self.name, "config": settings, "weights": tensors_hash(self.state_dict())})
 
 

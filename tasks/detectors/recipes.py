@@ -33,6 +33,8 @@ class TrainingRecipe:
     """Weights to start from: a shipped name or a path."""
     channels: tuple[int, ...] | None = None
     """Layers and their channels, for detectors whose ``config`` has some and which start at random; by default the detector's own."""
+    level: float | None = None
+    """RMS that such detectors hear as 1 in every clip; by default each clip's own (``levels.py``)."""
     batches: BatchRecipe = field(default_factory=BatchRecipe)
 
 
@@ -40,7 +42,7 @@ CLIP_S = CLIP_SAMPLES / SAMPLE_RATE
 RECIPES: dict[str, TrainingRecipe] = {
     "twins": TrainingRecipe(),
     "tiny": TrainingRecipe(checks=1, batches=BatchRecipe(shortest_s=0.8, longest_s=1.8, per_speaker=8)),
-    "planted": TrainingRecipe(channels=(12, 24, 48), batches=BatchRecipe(n_pairs=4, speed=0.2)),
+    "planted": TrainingRecipe(channels=(12, 24, 48), level=0.015, batches=BatchRecipe(n_pairs=4, speed=0.2)),
     "ssl_antispoofing": TrainingRecipe(
         learning_rate=1e-6, weight_decay=1e-4, optimizer="adam", schedule="constant",
         ranking_weight=0.0, class_weights=(0.9, 0.1), clip_norm=0.0, epochs=100, checks=100,
@@ -48,10 +50,10 @@ RECIPES: dict[str, TrainingRecipe] = {
     ),
 }  # fmt: skip
 """``twins`` trains small detectors from scratch, ``tiny`` likewise in less time: the shipped ``wav2vec2_aasist_tiny``. ``planted`` those of
-planted truth: three layers, not four, as what a place hears beyond a region's edge blurs the region, and voices at other speeds.
-``ssl_antispoofing`` fine-tunes as Tak et al. 2022 (arXiv:2202.12233) published it: Adam at 1e-6, batches of 14, class weights .9 and .1,
-RawBoost 5, 100 epochs, best dev loss; but both twins of a pair are in the same batch and are disturbed alike, and the vocoders take
-turns."""
+planted truth: three layers, not four, as what a place hears beyond a region's edge blurs the region; one level for all clips; and voices at
+other speeds. ``ssl_antispoofing`` fine-tunes as Tak et al. 2022 (arXiv:2202.12233) published it: Adam at 1e-6, batches of 14, class weights
+.9 and .1, RawBoost 5, 100 epochs, best dev loss; but both twins of a pair are in the same batch and are disturbed alike, and the vocoders
+take turns."""
 
 
 def named_recipe(name: str) -> TrainingRecipe:

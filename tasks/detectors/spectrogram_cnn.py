@@ -18,12 +18,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from xaibench.errors import WeightsError
 from xaibench.registry import DETECTORS
+from xaibench.tasks.detectors.levels import at_level
 from xaibench.tasks.detectors.weights import fill, read_safetensors, resolve
 from xaibench.tasks.spectrogram import STFTConfig, stft
 from xaibench.types import Detector
 
-SILENCE_RMS = 1e-4
-"""Level (-80 dBFS) at which normalization fades out: what is quieter stays quiet instead of being blown up."""
 FLOOR = 0.03
 """Magnitude of the floor for a clip of unit RMS, some -80 dB under its loudest cells: nothing is decided by inaudible cells."""
 CENTER, SCALE = 0.0, 3.0
@@ -39,6 +38,8 @@ class SpectrogramCNNConfig:
     hop_samples: int = 256
     batch_norm: bool = False
     """Whether the convolutions are followed by batch normalization: in training only, ``folded`` removes it."""
+    level: float | None = None
+    """RMS of full scale that is heard as 1; by default each clip's own, so that gain is not heard (``levels.py``)."""
 
 
 @DETECTORS.register("spectrogram_cnn")
@@ -79,9 +80,8 @@ class SpectrogramCNN(Detector):
             self.readout = nn.Linear(2 * self.config.channels[-1], 1)
 
     def features(self, waveform: Tensor) -> Tensor:
-        """Return the log-spectrogram that the net sees, ``(B, 1, F, N)``, the same for any gain of the clip."""
-        level = (waveform.square().mean(dim=-1, keepdim=True) + SILENCE_RMS**2).sqrt()
-        spectrum = stft(waveform / level, self.grid)
+        """Return the log-spectrogram that the net sees, ``(B, 1, F, N)``, the same for any gain of the clip unless ``level`` is set."""
+        spectrum = stft(at_level(waveform, self.config.level), self.grid)
         power = spectrum.real.square() + spectrum.imag.square()
         return ((0.5 * (power + FLOOR**2).log() - CENTER) / SCALE)[:, None]
 

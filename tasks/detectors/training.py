@@ -95,17 +95,18 @@ def _start(name: str, recipe: TrainingRecipe, seed: int) -> Detector:
     """Load what is trained.
 
     Raises:
-        ValueError: If channels are wanted where there are none to choose.
+        ValueError: If other channels or another level are wanted than weights to start from have.
     """
     detector: Detector = DETECTORS.load(name, weights=recipe.start, seed=seed)
-    if recipe.channels is None:
-        return detector
     config: Any = getattr(detector, "config", None)
-    if recipe.start != "random" or not hasattr(config, "channels"):
-        raise ValueError(
-            f"channels must be left out for {name} from {recipe.start}, got {recipe.channels}; only untrained CNNs have a choice"
-        )
-    detector = DETECTORS.load(name, weights=recipe.start, seed=seed, config=replace(config, channels=recipe.channels))
+    named = {key: value for key in ("channels", "level") if (value := getattr(recipe, key)) is not None}
+    wanted = {key: value for key, value in named.items() if getattr(config, key, None) != value}
+    if not wanted:
+        return detector
+    if recipe.start != "random" or not all(hasattr(config, key) for key in wanted):
+        what, got = " and ".join(wanted), " and ".join(map(str, wanted.values()))
+        raise ValueError(f"{what} must be left out for {name} from {recipe.start}, got {got}; only untrained CNNs have a choice")
+    detector = DETECTORS.load(name, weights=recipe.start, seed=seed, config=replace(config, **wanted))
     return detector
 
 

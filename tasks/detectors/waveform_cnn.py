@@ -19,11 +19,10 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from xaibench.errors import WeightsError
 from xaibench.registry import DETECTORS
+from xaibench.tasks.detectors.levels import at_level
 from xaibench.tasks.detectors.weights import fill, read_safetensors, resolve
 from xaibench.types import SAMPLE_RATE, Detector
 
-SILENCE_RMS = 1e-4
-"""Level (-80 dBFS) at which normalization fades out: what is quieter stays quiet instead of being blown up."""
 FLOOR = 0.003
 """Output of a filter at which the logarithm bends, 53 dB under white noise of the clip's level."""
 SCALE = 5.0
@@ -35,11 +34,13 @@ class WaveformCNNConfig:
     """Sizes of the net; stored with its weights."""
 
     filters: int = 256
-    filter_samples: int = 512
-    filter_stride: int = 128
+    filter_samples: int = 1024
+    filter_stride: int = 256
     channels: tuple[int, ...] = (12, 24, 48)
     batch_norm: bool = False
     """Whether the convolutions are followed by batch normalization: in training only, ``folded`` removes it."""
+    level: float | None = None
+    """RMS of full scale that is heard as 1; by default each clip's own, so that gain is not heard (``levels.py``)."""
 
 
 @DETECTORS.register("waveform_cnn")
@@ -80,12 +81,10 @@ class WaveformCNN(Detector):
             self.readout = nn.Linear(2 * config.channels[-1], 1)
 
     def features(self, waveform: Tensor) -> Tensor:
-        """Return the log-power of each filter, ``(B, 1, filters, T')``, the same for any gain of the clip."""
-        level = (waveform.square().mean(dim=-1, keepdim=True) + SILENCE_RMS**2).sqrt()
+        """Return the log-power of each filter, ``(B, 1, filters, T')``, the same for any gain of the clip unless ``level`` is set."""
         config = self.config
-        bands = nn.functional.conv1d(
-            (waveform / level)[:, None], self.filters, stride=config.filter_stride, padding=config.filter_samples // 2
-        )
+        heard = at_level(waveform, config.level)[:, None]
+        bands = nn.functional.conv1d(heard, self.filters, stride=config.filter_stride, padding=config.filter_samples // 2)
         even, odd = bands.chunk(2, dim=1)
         power: Tensor = even.square() + odd.square()
         return ((power + FLOOR**2).log() / SCALE)[:, None]

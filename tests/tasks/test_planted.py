@@ -13,7 +13,7 @@ from xaibench.explainers.baselines import baselines
 from xaibench.explainers.raw_wrapper import RawWrapper
 from xaibench.registry import TASKS
 from xaibench.tasks.corpora.planted import PlantedTask
-from xaibench.tasks.corpora.planted.batches import STARTS, at_places, faded
+from xaibench.tasks.corpora.planted.batches import STARTS, at_places, faded, stray
 from xaibench.tasks.corpora.planted.kinds import KINDS
 from xaibench.tasks.corpora.planted.plant import DECOYS, GRADES, SIZES, decoy, plant, transplant, undo
 from xaibench.tasks.corpora.planted.region import AREA, FRAMES, Region, draw_region, elsewhere
@@ -21,7 +21,7 @@ from xaibench.tasks.detectors.batches import BatchRecipe
 from xaibench.tasks.detectors.spectrogram_cnn import SpectrogramCNN
 from xaibench.tasks.masks import difference, truth
 from xaibench.tasks.planted_checks import Evidence, causal_evidence
-from xaibench.tasks.spectrogram import DEFAULT_STFT, inverse, stft
+from xaibench.tasks.spectrogram import DEFAULT_STFT, inverse, log_magnitude, stft
 from xaibench.types import CLIP_SAMPLES, Detector
 
 
@@ -193,6 +193,34 @@ def test_faded_clips_lie_on_the_path_that_explainers_walk(task, recording, name)
     expected = inverse(torch.polar((0.3 * level + 0.7 * start).exp(), phase), len(recording))[0]
     torch.testing.assert_close(faded(recording, name, 0.3, other), expected, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(faded(recording, name, 1.0, other), recording, atol=1e-4, rtol=0)
+
+
+class Weighted(torch.nn.Module):
+    """Log-magnitudes, weighed: the gradients by them are the weights."""
+
+    def __init__(self, weights):
+        super().__init__()
+        self.weights = torch.nn.Parameter(weights)
+
+    def forward(self, waveform):
+        return (self.weights * log_magnitude(waveform)).sum(dim=(1, 2))
+
+
+def test_gradients_outside_a_region_count_by_their_share(recording):
+    clips = torch.stack([recording, recording.flip(0)])[:, :16_000]
+    weights = torch.zeros(513, 63)
+    weights[100:200, 20:40], weights[300:320, 20:40] = 1, -2
+    region = torch.zeros(2, 513, 63)
+    region[:, 100:200] = 1
+    net = Weighted(weights)
+    found = stray(net, clips, region)
+    # 2000 inside against 800 outside; neighbouring cells overlap, so what a waveform can be made of blurs the shares a little
+    assert found.item() == pytest.approx(800 / 2800, abs=0.05)
+    found.backward()
+    assert net.weights.grad[310, 30].item() < 0  # it is larger in size that costs more
+    assert net.weights.grad[150, 30].item() < 0
+    deaf = Weighted(torch.zeros(513, 63))
+    assert stray(deaf, clips, region).item() == 0
 
 
 def test_places_are_centred_where_strided_layers_look():

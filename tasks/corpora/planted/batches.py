@@ -7,8 +7,9 @@ lead it (``_faded``). All are disturbed alike. The target log-odds rise with the
 
 The nets end in mean pooling and a linear readout, so the log-odds are a mean over places of what each place says. Every place is taught
 whether the cells before it are planted. Maximum pooling, which hears one place only, is penalized, and so are negative weights: evidence
-adds up, and where there is none every channel is at rest. That is no proof of anything: what the detector uses in clips and voices that
-it never heard is measured afterwards (``tasks/planted_checks.py``).
+adds up, and where there is none every channel is at rest. Gradients outside the region are penalized too (``stray``): a net may weigh cells
+that the artifact did not touch, and a ruler should not. That is no proof of anything: what the detector uses in clips and voices that it
+never heard is measured afterwards (``tasks/planted_checks.py``).
 """
 
 import math
@@ -33,6 +34,10 @@ WHOLE, FORBIDDEN = 0.1, 0.02
 """Weights of the error in log-odds beside that of the places, and of the penalty on maximum pooling and on negative weights."""
 LEAK = 0.5
 """Weight of what places say that have nothing planted before them: in proportion, so that they fall silent and lose their gradients."""
+STRAY = 1.0
+"""Weight of the share of gradients outside the region."""
+NO_GRADIENT = 1e-3
+"""Sum of gradients, in log-odds per neper, under which a net counts as deaf to a clip: there is nothing to push about."""
 LOUD = 0.5
 """Spread of the readout of mean pooling at the start; evidence on a twentieth of the cells must outweigh silence on all others."""
 STARTS = ("silence", "zero_logmag", "mean", "references")
@@ -80,11 +85,11 @@ class PlantedBatches(PairBatches):
             bias.fill_(REST)
 
     def loss(self, detector: nn.Module, waveform: Tensor, planted: Tensor) -> Tensor:
-        """Return how far a net is from saying what is planted, place by place and as a whole.
+        """Return how far a net is from saying what is planted, place by place and as a whole, and from looking nowhere else.
 
         Args:
             detector: Net of ``activations`` (B, C, bands, times), whose maxima and means a ``readout`` weighs.
-            waveform: (B, T).
+            waveform: (B, T), as ``batch`` orders them.
             planted: Share of each cell that is planted, (B, F, N).
         """
         found: list[Tensor] = []
@@ -101,7 +106,9 @@ class PlantedBatches(PairBatches):
         fit = nn.functional.mse_loss(places, wanted) / wanted.var()
         leak = (places.abs() * (wanted == 0)).mean() / wanted.mean()
         forbidden = peak.abs().sum() + nn.functional.relu(-mean).sum()
-        return fit + LEAK * leak + WHOLE * nn.functional.smooth_l1_loss(logits, whole) + FORBIDDEN * forbidden
+        pairs = self.recipe.n_pairs
+        elsewhere = stray(detector, waveform[4 * pairs : 5 * pairs], planted[pairs : 2 * pairs])  # on the way to a baseline
+        return fit + LEAK * leak + WHOLE * nn.functional.smooth_l1_loss(logits, whole) + FORBIDDEN * forbidden + STRAY * elsewhere
 
     def batch(self) -> tuple[Tensor, Tensor]:
         """Draw ``_example`` P times, and E empty clips: waveforms ``(5 P + E, T)``, planted share of each cell ``(5 P + E, F, N)``."""
@@ -161,6 +168,26 @@ def faded(waveform: Tensor, start: str, left: float, other: Tensor) -> Tensor:
     else:
         base = torch.full_like(level, SILENCE if start == "silence" else 0.0)
     return inverse(torch.polar((left * level + (1 - left) * base).exp(), spectrum.angle())[None], len(waveform))[0]
+
+
+def stray(detector: nn.Module, waveform: Tensor, region: Tensor) -> Tensor:
+    """Return which share of the gradients by log-magnitude, in size, lies outside a region: mean over clips, differentiable.
+
+    To penalize gradients where the answer should not come from is the idea of Ross et al. 2017 (arXiv:1703.03717, eq. 1); a share instead
+    of a sum of squares leaves the size of the answer alone.
+
+    Args:
+        detector: Log-odds of waveforms.
+        waveform: (B, T).
+        region: 1 inside, 0 outside, (B, F, N).
+    """
+    phase = stft(waveform).angle()
+    level = log_magnitude(waveform).detach().requires_grad_()
+    logits = detector(inverse(torch.polar(level.exp(), phase), waveform.shape[-1]))
+    (gradient,) = torch.autograd.grad(logits.sum(), level, create_graph=True)
+    size = gradient.abs()
+    outside = (size * (1 - region)).sum(dim=(1, 2))
+    return (outside / size.sum(dim=(1, 2)).clamp_min(NO_GRADIENT)).mean()
 
 
 def at_places(planted: Tensor, bands: int, times: int) -> Tensor:

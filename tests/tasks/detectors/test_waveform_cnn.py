@@ -7,6 +7,7 @@ import torch
 
 from xaibench.benchmark.check import check_detector, example_clips
 from xaibench.errors import WeightsError
+from xaibench.tasks.detectors.spectrogram_cnn import SpectrogramCNN, SpectrogramCNNConfig
 from xaibench.tasks.detectors.waveform_cnn import WaveformCNN, WaveformCNNConfig, filter_bank
 from xaibench.tasks.detectors.weights import write_safetensors
 from xaibench.types import CLIP_SAMPLES
@@ -57,3 +58,14 @@ def test_a_file_brings_its_own_sizes(tmp_path):
     write_safetensors(tmp_path / "bad.safetensors", small.state_dict(), {"config": '{"channels": 3}'})
     with pytest.raises(WeightsError, match="weights must store a readable configuration"):
         WaveformCNN(tmp_path / "bad.safetensors")
+
+
+def test_a_level_for_all_clips_keeps_gradients_where_the_evidence_is():
+    clip = example_clips(16_000)[:1]
+    quiet, loud = clip.clone(), clip.clone()
+    quiet[:, 12_000:] *= 0.1
+    for family, config in ((WaveformCNN, WaveformCNNConfig(level=0.015)), (SpectrogramCNN, SpectrogramCNNConfig(level=0.015))):
+        heard = [family("random", config=config).features(x)[..., :20] for x in (quiet, loud)]
+        torch.testing.assert_close(*heard, rtol=0, atol=1e-5)  # what the end is like does not change the beginning
+        own = [family("random").features(x)[..., :20] for x in (quiet, loud)]
+        assert float((own[0] - own[1]).abs().mean()) > 0.01
