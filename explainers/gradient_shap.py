@@ -23,8 +23,8 @@ from xaibench.types import Detector, Explainer, Generators, clip_generators
 class GradientShap(Explainer):
     """Gradient times distance at random points between the clip and bona fide recordings, averaged over ``n_samples``.
 
-    Of the named baselines ``references`` found planted artifacts best, before ``silence``, ``mean`` and ``zero_logmag``, and is the
-    default (docs/planted.md).
+    On planted artifacts the baselines ``references`` and ``silence`` find as much, ``mean`` less, and ``zero_logmag`` least
+    (docs/planted.md); ``references`` is the default, as some detectors call silence a spoof.
     """
 
     reference = "Lundberg & Lee 2017, arXiv:1705.07874"
